@@ -1,0 +1,74 @@
+# Everything that is run here, from a clean clone. `make` alone lists it.
+# PYTHON is only used to make .venv; all else runs inside of it.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+FAST   := not real and not slow
+PYTEST := $(BIN)/python -m pytest
+# Coverage is collected over both steps of `make test`, and judged once, at the end.
+COVER  := --cov --cov-report= --cov-fail-under=0
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@echo "hft-otel. Targets:"
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+demo: $(READY) ## replay a trading day through the example system, show where it all went (ARGS="--help")
+	@$(BIN)/hft-otel demo $(ARGS)
+
+test: $(READY) ## all tests: fast ones first, then those against real parts, then the coverage
+	@rm -f .coverage .coverage.*
+	@echo "== 1 of 4: the fast tests"
+	@$(PYTEST) -m "$(FAST)" -n auto -q $(COVER)
+	@echo "== 2 of 4: the real parts (built once; minutes the first time, nothing afterwards)"
+	@$(BIN)/python tools/parts.py all || { status=$$?; \
+	    if [ "$$CI" = true ]; then echo "The real parts are not all there, and CI=true: that is a failure."; exit $$status; fi; \
+	    echo "The tests that need a missing part are SKIPPED; the line above says how to get it."; }
+	@echo "== 3 of 4: the slow tests, and those against the real parts"
+	@$(PYTEST) -m "not ($(FAST))" -v --durations=5 $(COVER) --cov-append
+	@echo "== 4 of 4: branch coverage of hft_otel over both, at least 90 %"
+	@$(BIN)/python -m coverage report --fail-under=90
+
+test-fast: $(READY) ## the fast tests only: no real parts, no coverage
+	@$(PYTEST) -m "$(FAST)" -n auto -q $(ARGS)
+
+bench: $(READY) ## what a log call costs, beside stdlib and OpenTelemetry's own handler
+	@$(BIN)/python benchmarks/call_cost.py $(ARGS)
+
+check: $(READY) ## ruff, its formatter, and mypy --strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+parts: $(READY) ## build the real parts for the tests: Collector, Prometheus, Pushgateway (needs Go)
+	@$(BIN)/python tools/parts.py all
+
+collector: $(READY) ## build the Collector only
+	@$(BIN)/python tools/parts.py collector
+
+prometheus: $(READY) ## build Prometheus, promtool and the Pushgateway only
+	@$(BIN)/python tools/parts.py prometheus
+	@$(BIN)/python tools/parts.py pushgateway
+
+clean: ## remove what was set up and built, the real parts excepted
+	rm -rf $(VENV) build dist logs htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.parts/*' -prune -exec rm -rf {} +
+
+clean-parts: ## remove the real parts too: the next build takes minutes
+	rm -rf .parts
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "hft-otel needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 || echo missing)."; \
+	    echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Setting up $(VENV) (half a minute) ..."
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || { \
+	    echo "Python's venv is missing: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.PHONY: help demo test test-fast bench check parts collector prometheus clean clean-parts
