@@ -1,0 +1,106 @@
+"""The one value that moves: what a logger call becomes, as routers and backends see it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Any, NamedTuple
+
+__all__ = ["CapturedException", "InstrumentKind", "LogLevel", "LogRecord", "LogType", "TraceIds"]
+
+
+class LogLevel(IntEnum):
+    """Severity with the numbers of Python's logging; any other integer becomes a pseudo-member with its name."""
+
+    DEBUG = 10
+    INFO = 20
+    WARNING = 30
+    ERROR = 40
+    CRITICAL = 50
+
+    @classmethod
+    def _missing_(cls, value: object) -> LogLevel | None:
+        if not isinstance(value, int):
+            return None
+        member = int.__new__(cls, value)
+        member._name_ = logging.getLevelName(value)
+        member._value_ = value
+        return cls._value2member_map_.setdefault(value, member)  # type: ignore[return-value]  # holds members only
+
+
+class LogType(Enum):
+    """What a record is; latency and counter calls are METRIC."""
+
+    TEXT = "TEXT"
+    METRIC = "METRIC"
+    AUDIT = "AUDIT"
+
+
+class InstrumentKind(Enum):
+    """The OpenTelemetry instrument that a METRIC record is recorded on."""
+
+    GAUGE = "gauge"
+    COUNTER = "counter"
+    UP_DOWN_COUNTER = "up_down_counter"
+    HISTOGRAM = "histogram"
+
+
+class TraceIds(NamedTuple):
+    """The caller's span at the time of the call: 128-bit and 64-bit identifiers and the W3C trace flags."""
+
+    trace_id: int
+    span_id: int
+    trace_flags: int
+
+
+class CapturedException(NamedTuple):
+    """An exception as text: its qualified type, its message and the stack trace as Python's logging prints it."""
+
+    type: str
+    message: str
+    stacktrace: str
+
+
+@dataclass(slots=True)
+class LogRecord:
+    """One log line, measurement or audit event, complete and no longer bound to the caller's objects.
+
+    `timestamp` is in seconds since the epoch, `time_ns` the same instant in nanoseconds. `context` holds the merged
+    context (global < bound < scoped < call). METRIC records carry `metric_name`, `metric_value` and `metric_tags`;
+    a latency is in milliseconds, as the caller gave it. `audit_id` is unique per audit event and repeats only when
+    the same event is delivered again.
+    """
+
+    timestamp: float
+    level: LogLevel
+    log_type: LogType
+    logger_name: str
+    message: str = ""
+    context: dict[str, Any] = field(default_factory=dict)
+    metric_name: str = ""
+    metric_value: float = 0.0
+    metric_tags: dict[str, Any] = field(default_factory=dict)
+    instrument: InstrumentKind = InstrumentKind.GAUGE
+    unit: str = ""
+    time_ns: int = 0
+    trace: TraceIds | None = None
+    exception: CapturedException | None = None
+    stack: str | None = None
+    audit_id: str | None = None
+    via_collector: tuple[str, ...] = ()
+    """Names of the backends behind the Collector that want this record."""
+
+    def __post_init__(self) -> None:
+        if not self.time_ns:
+            self.time_ns = int(self.timestamp * 1e9)
+
+    @property
+    def exchange(self) -> Any:
+        """The exchange that the record is about: its tag, else its context value, else None."""
+        return self.metric_tags.get("exchange", self.context.get("exchange"))
+
+    @property
+    def symbol(self) -> Any:
+        """The traded symbol that the record is about: its tag, else its context value, else None."""
+        return self.metric_tags.get("symbol", self.context.get("symbol"))
