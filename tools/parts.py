@@ -228,7 +228,7 @@ def _run(
     """Run one step at low priority, its output in a log, with a line every few seconds while it lasts."""
     log = PARTS / "log" / f"{part}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"CGO_ENABLED": "0"} | dict(variables or {})
+    environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"} | dict(variables or {})
     environment["PATH"] = os.pathsep.join([str(Path(_go()).parent), environment.get("PATH", "")])
     _say(f"{part}: {step}")
     started = time.monotonic()

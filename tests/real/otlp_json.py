@@ -18,9 +18,9 @@ METRIC_TYPES = {
 }
 
 
-def logs(requests: Iterable[Json]) -> list[Json]:
+def logs(requests: Iterable[Json]) -> Iterator[Json]:
     """One dict per LogRecord; times in nanoseconds, ids in hex, "" where there is none."""
-    return [
+    return (
         {
             "time_ns": int(record.get("timeUnixNano", 0)),
             "observed_ns": int(record.get("observedTimeUnixNano", 0)),
@@ -36,12 +36,17 @@ def logs(requests: Iterable[Json]) -> list[Json]:
             **owner,
         }
         for owner, record in _items(requests, "resourceLogs", "scopeLogs", "logRecords")
-    ]
+    )
 
 
-def spans(requests: Iterable[Json]) -> list[Json]:
+def count_logs(requests: Iterable[Json]) -> int:
+    """How many LogRecords there are, without a look into them."""
+    return sum(1 for _ in _items(requests, "resourceLogs", "scopeLogs", "logRecords"))
+
+
+def spans(requests: Iterable[Json]) -> Iterator[Json]:
     """One dict per span, with its events; times in nanoseconds, ids in hex."""
-    return [
+    return (
         {
             "name": span.get("name", ""),
             "trace_id": span.get("traceId", ""),
@@ -75,12 +80,12 @@ def spans(requests: Iterable[Json]) -> list[Json]:
             **owner,
         }
         for owner, span in _items(requests, "resourceSpans", "scopeSpans", "spans")
-    ]
+    )
 
 
-def metrics(requests: Iterable[Json]) -> list[Json]:
+def metrics(requests: Iterable[Json]) -> Iterator[Json]:
     """One dict per data point: `value` for gauges and sums; count, sum, min, max, bounds, buckets for histograms."""
-    return [
+    return (
         {
             "name": metric["name"],
             "description": metric.get("description", ""),
@@ -98,7 +103,7 @@ def metrics(requests: Iterable[Json]) -> list[Json]:
         for kind in METRIC_TYPES
         if kind in metric
         for point in metric[kind].get("dataPoints", [])
-    ]
+    )
 
 
 def _point(point: Json) -> Json:

@@ -58,6 +58,7 @@ def test_collector_writes_the_logs_it_receives_over_http(collector: Callable[...
 
     records = otel.logs()
     assert [record["body"] for record in records] == ["one", "two", "three"]
+    assert otel.count_logs() == 3
     first = records[0]
     assert first["time_ns"] == 1_700_000_000_000_000_001
     assert (first["severity_number"], first["severity_text"]) == (13, "WARNING")
