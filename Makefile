@@ -63,7 +63,7 @@ clean-parts: ## remove the real parts too: the next build takes minutes
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	    echo "hft-otel needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 || echo missing)."; \
+	    echo "hft-otel needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo not found)."; \
 	    echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Setting up $(VENV) (half a minute) ..."
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || { \

@@ -33,8 +33,8 @@ PARTS = ROOT / ".parts"
 BIN = PARTS / "bin"
 MANIFEST = ROOT / "collector-config" / "builder-test.yaml"
 
-PROMETHEUS = "v0.316.0"  # the Go module's number for Prometheus 3.16.0
-PUSHGATEWAY = "v1.11.1"
+PROMETHEUS, PROMETHEUS_MODULE = "3.16.0", "v0.316.0"  # Go modules have their own number for version 3
+PUSHGATEWAY = "1.11.1"
 
 MIN_GO = (1, 26)  # what the pinned modules ask for
 FETCHING_GO = (1, 21)  # from here on, Go fetches a newer toolchain by itself, unless GOTOOLCHAIN=local
@@ -161,7 +161,7 @@ def _build_collector(part: Part) -> None:
 
 def _build_prometheus(_: Part) -> None:
     # No web assets and no service discovery: the tests scrape fixed targets and ask the HTTP API.
-    source = _download("prometheus", "github.com/prometheus/prometheus", PROMETHEUS)
+    source = _download("prometheus", "github.com/prometheus/prometheus", PROMETHEUS_MODULE)
     packages = ["-tags=remove_all_sd", "./cmd/prometheus", "./cmd/promtool"]
     _run("prometheus", f"prometheus and promtool {PROMETHEUS} (3 to 5 minutes from nothing)", [
         _go(), "build", *_flags(PROMETHEUS), *packages,
@@ -169,7 +169,7 @@ def _build_prometheus(_: Part) -> None:
 
 
 def _build_pushgateway(_: Part) -> None:
-    source = _download("pushgateway", "github.com/prometheus/pushgateway", PUSHGATEWAY)
+    source = _download("pushgateway", "github.com/prometheus/pushgateway", f"v{PUSHGATEWAY}")
     _run("pushgateway", f"pushgateway {PUSHGATEWAY}", [_go(), "build", *_flags(PUSHGATEWAY), "."], cwd=source)
 
 
@@ -184,7 +184,7 @@ def _download(part: str, module: str, version: str) -> Path:
 
 
 def _flags(version: str) -> list[str]:
-    stamp = f"-X github.com/prometheus/common/version.Version={version.removeprefix('v')}"
+    stamp = f"-X github.com/prometheus/common/version.Version={version}"
     return ["-v", "-trimpath", "-buildvcs=false", f"-ldflags=-s -w {stamp}", f"-o={BIN}/"]
 
 
