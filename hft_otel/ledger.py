@@ -1,8 +1,19 @@
-"""The two sums: what was emitted and what became of it, per lane and per destination."""
+"""The two sums: what was emitted and what became of it, per lane and per destination.
+
+Per lane and type: emitted = routed + unrouted + dropped + pending. Per destination and type: accepted = delivered +
+dropped + pending. A measurement is delivered when it is aggregated; exports of metrics are counted beside it.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from .record import LogType
+
+__all__ = ["SELF_METRICS", "DestinationSums", "FlushReport", "LaneSums", "SelfMetric", "Tallies", "observations"]
 
 
 class SelfMetric(NamedTuple):
@@ -24,3 +35,160 @@ SELF_METRICS = (
     SelfMetric("telemetry.exports", "counter", "{export}", "Exports of aggregated metrics, by outcome"),
     SelfMetric("telemetry.pending", "up_down_counter", "{record}", "Records that wait, by lane or destination"),
 )
+
+
+@dataclass(slots=True)
+class LaneSums:
+    """What one lane (room) took and what became of it."""
+
+    lane: str
+    type: str
+    routed: int = 0
+    unrouted: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    pending: int = 0
+
+    @property
+    def emitted(self) -> int:
+        """All that was handed to the lane."""
+        return self.routed + self.unrouted + sum(self.dropped.values()) + self.pending
+
+
+@dataclass(slots=True)
+class DestinationSums:
+    """What one destination accepted and what became of it."""
+
+    destination: str
+    type: str
+    accepted: int = 0
+    delivered: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    exports_succeeded: int = 0
+    exports_failed: int = 0
+
+    @property
+    def pending(self) -> int:
+        """Accepted and neither delivered nor dropped yet."""
+        return self.accepted - self.delivered - sum(self.dropped.values())
+
+
+class Tallies:
+    """One destination's counts, each key written by one thread only."""
+
+    def __init__(self) -> None:
+        self.accepted: Counter[LogType] = Counter()
+        self.delivered: Counter[LogType] = Counter()
+        self.refused: Counter[tuple[LogType, str]] = Counter()
+        """Dropped before the queue, by the worker."""
+        self.dropped: Counter[tuple[LogType, str]] = Counter()
+        """Dropped behind the queue, by the destination's thread."""
+        self.declined: Counter[LogType] = Counter()
+        """Not wanted by the destination's own `should_handle`; no longer counted as accepted."""
+
+    def settled(self, log_type: LogType) -> int:
+        """How many records of a type are delivered, dropped or declined."""
+        count = self.delivered[log_type] + self.declined[log_type]
+        for counter in (self.dropped, self.refused):
+            count += sum(number for (kind, _), number in counter.copy().items() if kind is log_type)
+        return count
+
+    def sums(self, destination: str) -> Iterator[DestinationSums]:
+        """Yield the sums per type, read in an order that never makes pending negative."""
+        dropped, refused, delivered = self.dropped.copy(), self.refused.copy(), self.delivered.copy()
+        declined = self.declined.copy()
+        accepted = self.accepted.copy()
+        for log_type in LogType:
+            if accepted[log_type]:
+                accepted[log_type] -= declined[log_type]
+                reasons: Counter[str] = Counter()
+                for (kind, reason), number in [*dropped.items(), *refused.items()]:
+                    if kind is log_type:
+                        reasons[reason] += number
+                yield DestinationSums(
+                    destination, log_type.value, accepted[log_type], delivered[log_type], dict(reasons)
+                )
+
+
+@dataclass(slots=True)
+class FlushReport:
+    """What became of everything so far; true only when all of it that anyone wanted is delivered.
+
+    `complete` says that all that was emitted before the flush was settled, and pushed out, in time; `newly_dropped`
+    counts what was lost since the previous report.
+    """
+
+    lanes: list[LaneSums]
+    destinations: list[DestinationSums]
+    complete: bool
+    newly_dropped: int = 0
+
+    @classmethod
+    def nothing(cls) -> FlushReport:
+        """Return the report of a process that has emitted nothing."""
+        return cls([], [], complete=True)
+
+    def __bool__(self) -> bool:
+        return self.complete and not self.newly_dropped
+
+    @property
+    def emitted(self) -> int:
+        """Records handed to all lanes."""
+        return sum(lane.emitted for lane in self.lanes)
+
+    @property
+    def delivered(self) -> int:
+        """Deliveries, counted once per destination."""
+        return sum(sums.delivered for sums in self.destinations)
+
+    @property
+    def dropped(self) -> int:
+        """Records lost in lanes and at destinations."""
+        places: list[LaneSums | DestinationSums] = [*self.lanes, *self.destinations]
+        return sum(sum(place.dropped.values()) for place in places)
+
+    @property
+    def pending(self) -> int:
+        """Records that wait in lanes and at destinations."""
+        places: list[LaneSums | DestinationSums] = [*self.lanes, *self.destinations]
+        return sum(place.pending for place in places)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{lane.lane} {lane.type}: emitted {lane.emitted} = routed {lane.routed} + unrouted {lane.unrouted} + "
+            f"dropped {_reasons(lane.dropped)} + pending {lane.pending}"
+            for lane in self.lanes
+        ]
+        lines += [
+            f"{sums.destination} {sums.type}: accepted {sums.accepted} = delivered {sums.delivered} + "
+            f"dropped {_reasons(sums.dropped)} + pending {sums.pending}"
+            for sums in self.destinations
+        ]
+        return "\n".join(["delivered" if self else "NOT ALL DELIVERED", *lines])
+
+
+def observations(report: FlushReport) -> Iterator[tuple[str, float, Mapping[str, str]]]:
+    """Yield the report as measurements of SELF_METRICS: name, value, attributes."""
+    for lane in report.lanes:
+        where = {"lane": lane.lane, "type": lane.type}
+        yield "telemetry.emitted", lane.emitted, where
+        yield "telemetry.routed", lane.routed, where
+        yield "telemetry.unrouted", lane.unrouted, where
+        yield "telemetry.pending", lane.pending, {"place": lane.lane, "type": lane.type}
+        for reason, number in lane.dropped.items():
+            yield "telemetry.dropped", number, {"place": lane.lane, "type": lane.type, "reason": reason}
+    for sums in report.destinations:
+        where = {"destination": sums.destination, "type": sums.type}
+        yield "telemetry.accepted", sums.accepted, where
+        yield "telemetry.delivered", sums.delivered, where
+        yield "telemetry.pending", sums.pending, {"place": sums.destination, "type": sums.type}
+        for reason, number in sums.dropped.items():
+            yield "telemetry.dropped", number, {"place": sums.destination, "type": sums.type, "reason": reason}
+        if sums.exports_succeeded or sums.exports_failed:
+            for outcome, number in (("succeeded", sums.exports_succeeded), ("failed", sums.exports_failed)):
+                yield "telemetry.exports", number, {"destination": sums.destination, "outcome": outcome}
+
+
+def _reasons(dropped: Mapping[str, int]) -> str:
+    if not dropped:
+        return "0"
+    return f"{sum(dropped.values())} ({', '.join(f'{reason} {number}' for reason, number in sorted(dropped.items()))})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple
 
 __all__ = ["CapturedException", "InstrumentKind", "LogLevel", "LogRecord", "LogType", "TraceIds"]
@@ -29,7 +29,7 @@ class LogLevel(IntEnum):
         return cls._value2member_map_.setdefault(value, member)  # type: ignore[return-value]  # holds members only
 
 
-class LogType(Enum):
+class LogType(StrEnum):
     """What a record is; latency and counter calls are METRIC."""
 
     TEXT = "TEXT"
@@ -37,7 +37,7 @@ class LogType(Enum):
     AUDIT = "AUDIT"
 
 
-class InstrumentKind(Enum):
+class InstrumentKind(StrEnum):
     """The OpenTelemetry instrument that a METRIC record is recorded on."""
 
     GAUGE = "gauge"

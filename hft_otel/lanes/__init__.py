@@ -1,0 +1,1 @@
+"""The boundary: callers write packed records into mapped memory, one worker reads them."""

@@ -1,0 +1,390 @@
+"""HFTLogger: gate, context, capture. All of it runs on the caller's thread, so all of it is short.
+
+A call packs its arguments as they are and writes one frame. What that fast way cannot pack (and what needs the
+caller's frames, such as `exc_info=True`) goes the guarded way, `_capture`; what even that cannot keep is counted.
+The worker does the rest: reserved words that need no capture, `%`-formatting, redaction, routing.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from time import time_ns
+from typing import Any, Self
+
+import msgspec
+
+from .interfaces import HFTLoggerInterface, LogBackend
+from .lanes.capture import cut, message_text, plain, plain_context
+from .lanes.exceptions import PackedException, capture_exception
+from .lanes.frames import COUNTER, GAUGE, LATENCY, encode, seal_audit
+from .lanes.intake import Intake, Pipeline, Router, process_intake
+from .lanes.room import Room
+from .ledger import FlushReport
+from .otel.current import Scope, Trace, current_context, current_scope, scope_of, trace_of, use_scope
+from .redaction import Redactor
+
+__all__ = ["HFTLogger"]
+
+_MISSING = object()
+_ATOMS = frozenset({str, int, float, bool, type(None), bytes})
+_LIMITS = (65_536, 2_048, 128)
+"""Characters to which strings are cut, tried in turn until the record fits."""
+_NEVER = 1 << 30
+
+
+class _Context(dict[str, Any]):
+    """The persistent context; every change repacks the head that the logger's records share."""
+
+    def __init__(self, changed: Callable[[], None], values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self._changed = changed
+
+    def _then_repack(name: str) -> Callable[..., Any]:  # type: ignore[misc]  # noqa: N805  (runs in the class body)
+        plain_method = getattr(dict, name)
+
+        def method(self: _Context, *args: Any, **kwargs: Any) -> Any:
+            result = plain_method(self, *args, **kwargs)
+            self._changed()
+            return result
+
+        return method
+
+    __setitem__ = _then_repack("__setitem__")
+    __delitem__ = _then_repack("__delitem__")
+    __ior__ = _then_repack("__ior__")
+    clear = _then_repack("clear")
+    pop = _then_repack("pop")
+    popitem = _then_repack("popitem")
+    setdefault = _then_repack("setdefault")
+    update = _then_repack("update")
+
+
+def _text_method(level: int, name: str) -> Callable[..., None]:
+    """Return the method for one level; a closure, because one call more would cost a tenth of the whole."""
+    high = level >= logging.WARNING
+
+    def method(self: HFTLogger, msg: Any = _MISSING, /, *args: Any, **context: Any) -> None:
+        if self._threshold > level:
+            return
+        room = self._high if high else self._low
+        try:
+            if args or type(msg) is not str or "exc_info" in context or "stack_info" in context:
+                self._capture(level, msg, args, context)
+                return
+            current = current_context()
+            if current:
+                record = (time_ns(), level, self._head, msg, context, trace_of(current), scope_of(current))
+                room.write(encode(encode(record)))
+            else:
+                room.write(encode(encode((time_ns(), level, self._head, msg, context))))
+        except Exception:
+            try:
+                self._capture(level, msg, args, context)
+            except Exception:  # such as a caller at the very end of its stack
+                room.drop("capture_failed")
+
+    method.__name__ = name
+    method.__qualname__ = f"HFTLogger.{name}"
+    method.__doc__ = getattr(HFTLoggerInterface, name).__doc__
+    return method
+
+
+def _metric_method(kind: int, name: str, default: float | object) -> Callable[..., None]:
+    """Return the method for one kind of measurement."""
+
+    def method(self: HFTLogger, name: Any = _MISSING, value: Any = default, /, **tags: Any) -> None:
+        if self._metrics_off:
+            return
+        try:
+            current = current_context()
+            if current:
+                record = (time_ns(), kind, self._head, name, value, tags, scope_of(current))
+                self._metric.write(encode(encode(record)))
+            else:
+                self._metric.write(encode(encode((time_ns(), kind, self._head, name, value, tags))))
+        except Exception:
+            try:
+                self._capture_metric(kind, name, value, tags)
+            except Exception:  # such as a caller at the very end of its stack
+                self._metric.drop("capture_failed")
+
+    method.__name__ = name
+    method.__qualname__ = f"HFTLogger.{name}"
+    method.__doc__ = getattr(HFTLoggerInterface, name).__doc__
+    return method
+
+
+class HFTLogger(HFTLoggerInterface):
+    """The logger that the factory hands out; `backends` and `router` as in the plan, usually made by the factory."""
+
+    def __init__(
+        self,
+        name: str,
+        backends: Sequence[LogBackend] | Mapping[str, LogBackend] = (),
+        router: Router | None = None,
+        *,
+        context: Mapping[str, Any] | None = None,
+        level: int = logging.NOTSET,
+        pipeline: Pipeline | None = None,
+        intake: Intake | None = None,
+    ) -> None:
+        intake = intake or process_intake()
+        if pipeline is None:
+            listed = tuple(backends.values() if isinstance(backends, Mapping) else backends)
+            pipeline = intake.register(router or _ToAll(listed), listed, Redactor())
+        self.name = name
+        self.level = level
+        self._pipeline = pipeline
+        self._intake = intake
+        self._low, self._high, self._metric, self._audit = intake.low, intake.high, intake.metric, intake.audit
+        self._closed = False
+        self._context = _Context(self._repack, context or {})
+        self._repack()
+        self._set_gates()
+
+    debug = _text_method(logging.DEBUG, "debug")
+    info = _text_method(logging.INFO, "info")
+    warning = _text_method(logging.WARNING, "warning")
+    error = _text_method(logging.ERROR, "error")
+    critical = _text_method(logging.CRITICAL, "critical")
+
+    metric = _metric_method(GAUGE, "metric", _MISSING)
+    counter = _metric_method(COUNTER, "counter", 1)
+    latency = _metric_method(LATENCY, "latency", _MISSING)
+
+    def exception(self, msg: Any = _MISSING, /, *args: Any, **context: Any) -> None:
+        """Log at ERROR with the exception being handled."""
+        context.setdefault("exc_info", True)
+        self.error(msg, *args, **context)
+
+    def log(self, level: Any = _MISSING, msg: Any = _MISSING, /, *args: Any, **context: Any) -> None:
+        """Log at a level given as a number (or by name), with Python logging's numbers."""
+        number, msg, context = _level_and_message(level, msg, context)
+        if self._threshold > number:
+            return
+        try:
+            self._capture(number, msg, args, context)
+        except Exception:
+            self._room(number).drop("capture_failed")
+
+    def audit(self, event: Any = _MISSING, /, **context: Any) -> None:
+        """Record an audit event durably; it is in file-backed memory when the call returns."""
+        try:
+            if type(event) is not str:
+                self._capture_audit(event, context)
+                return
+            safe = self._pipeline.redactor.redact(context)
+            current = current_context()
+            if current:
+                body = encode((time_ns(), self._head, event, safe, trace_of(current), scope_of(current)))
+            else:
+                body = encode((time_ns(), self._head, event, safe))
+            self._audit.write(seal_audit(body))
+        except Exception:
+            try:
+                self._capture_audit(event, context)
+            except Exception:  # such as a caller at the very end of its stack
+                self._audit.drop("capture_failed")
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """The persistent context; changing it changes what later calls carry."""
+        return self._context
+
+    def set_context(self, /, **context: Any) -> None:
+        """Add to the persistent context of this logger."""
+        self._context.update(context)
+
+    def bind(self, /, **context: Any) -> Self:
+        """Return a child logger with more context; this logger stays as it is."""
+        child = object.__new__(type(self))
+        child.__dict__.update(self.__dict__)
+        child._context = _Context(child._repack, {**self._context, **context})
+        child._repack()
+        return child
+
+    def scoped(self, /, **context: Any) -> AbstractContextManager[None]:
+        """Add context to every call of the current task, in this and in the tasks and threads it starts, until exit."""
+        values = dict(self._pipeline.redactor.redact(plain_context({**current_scope(), **context}, _LIMITS[1])))
+        return use_scope(Scope(values, msgspec.Raw(encode(values))))
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  (Python logging's name)
+        """Say whether a text call at this level would be captured."""
+        return level >= self._threshold
+
+    def getEffectiveLevel(self) -> int:  # noqa: N802  (Python logging's name)
+        """Return the lowest level that is captured."""
+        return self._threshold
+
+    def setLevel(self, level: int | str) -> None:  # noqa: N802  (Python logging's name)
+        """Capture nothing below this level, whatever the routes want."""
+        self.level = level if isinstance(level, int) else logging.getLevelNamesMapping().get(level.upper(), self.level)
+        self._set_gates()
+
+    async def flush(self, timeout: float | None = None) -> FlushReport:
+        """Wait, without blocking the event loop, until what was logged so far is delivered; see `force_flush`."""
+        drain = self._intake.ensure_drain()
+        return FlushReport.nothing() if drain is None else await drain.flush_async(5.0 if timeout is None else timeout)
+
+    def force_flush(self, timeout: float = 5.0) -> FlushReport:
+        """Wait at most `timeout` seconds until what was logged so far is delivered; falsy when something is not."""
+        drain = self._intake.ensure_drain()
+        return FlushReport.nothing() if drain is None else drain.flush(timeout)
+
+    def close(self, timeout: float = 2.0) -> FlushReport:
+        """Flush, and ignore (but count) every later call of this logger."""
+        report = self.force_flush(timeout)
+        if not self._closed:
+            self._closed = True
+            self._low, self._high, self._metric, self._audit = (ClosedRoom(room) for room in self._rooms())  # type: ignore[assignment]
+        return report
+
+    def __repr__(self) -> str:
+        return f"<HFTLogger {self.name} ({logging.getLevelName(self._threshold)})>"
+
+    def _rooms(self) -> tuple[Room, Room, Room, Room]:
+        return self._low, self._high, self._metric, self._audit
+
+    def _room(self, level: int) -> Room:
+        return self._high if level >= logging.WARNING else self._low
+
+    def _set_gates(self) -> None:
+        self._threshold = max(self._pipeline.threshold(self.name), self.level)
+        self._metrics_off = not self._pipeline.wants_metrics(self.name)
+
+    def _repack(self) -> None:
+        """Pack what all records of this logger share."""
+        context = dict(self._pipeline.redactor.redact(plain_context(self._context, _LIMITS[1])))
+        self._head = msgspec.Raw(encode((self._pipeline.number, cut(message_text(self.name), 256), context)))
+
+    def _capture(self, level: int, msg: Any, args: tuple[Any, ...], context: dict[str, Any]) -> None:
+        """The guarded way for text: capture what needs the caller, make the rest packable, fit it into a segment."""
+        if msg is _MISSING:
+            context = dict(context)
+            msg = context.pop("msg", "")
+        context, exception, stack = _caller_side(context)
+        if args and not _ATOMS.issuperset(map(type, args)):
+            msg, args = _format(msg, args), ()
+        elif type(msg) is not str:
+            msg = message_text(msg)
+        trace, scope = _trace_and_scope()
+        now = time_ns()
+        room = self._room(level)
+        for limit in _LIMITS:
+            packed_args = [plain(arg, limit) for arg in args] or None
+            body = (now, level, self._head, cut(msg, limit), plain_context(context, limit), trace, scope)
+            frame = encode(encode((*body, packed_args, exception, stack)))
+            if len(frame) <= room.capacity:
+                break
+        else:
+            frame = encode(encode((now, level, self._head, cut(msg, limit), {"hft.cut": True}, trace)))
+        room.put(frame)
+
+    def _capture_metric(self, kind: int, name: Any, value: Any, tags: dict[str, Any]) -> None:
+        """The guarded way for measurements."""
+        tags = dict(tags)
+        if name is _MISSING:
+            name = tags.pop("operation" if kind == LATENCY and "operation" in tags else "name", "")
+        if value is _MISSING:
+            value = tags.pop("duration_ms" if kind == LATENCY and "duration_ms" in tags else "value", None)
+        record = (time_ns(), kind, self._head, cut(message_text(name), 256), plain(value, 64), plain_context(tags, 256))
+        self._metric.put(encode(encode((*record, _trace_and_scope()[1]))))
+
+    def _capture_audit(self, event: Any, context: dict[str, Any]) -> None:
+        """The guarded way for audit events."""
+        if event is _MISSING:
+            context = dict(context)
+            event = context.pop("event", "")
+        event = cut(message_text(event), 1024)
+        trace, scope = _trace_and_scope()
+        now = time_ns()
+        for limit in _LIMITS:
+            safe = self._pipeline.redactor.redact(plain_context(context, limit))
+            frame = seal_audit(encode((now, self._head, event, safe, trace, scope)))
+            if len(frame) <= self._audit.capacity:
+                break
+        else:
+            frame = seal_audit(encode((now, self._head, event, {"hft.cut": True}, trace)))
+        self._audit.put(frame)
+
+
+class ClosedRoom:
+    """Stands where a closed logger's room stood: keeps nothing, counts everything."""
+
+    def __init__(self, room: Room | ClosedRoom) -> None:
+        self._room = room
+        self.capacity: int = room.capacity
+
+    def write(self, frame: bytes) -> None:
+        """Count the record as dropped."""
+        self.put(frame)
+
+    def put(self, frame: bytes) -> bool:
+        """Count the record as dropped."""
+        self._room.drop("logger_closed")
+        return False
+
+    def drop(self, reason: str) -> None:
+        """Count the record as dropped."""
+        self._room.drop(reason)
+
+
+class _ToAll:
+    """The router of a logger that was given none: every backend gets everything it takes."""
+
+    def __init__(self, backends: Sequence[LogBackend]) -> None:
+        self._backends = backends
+
+    def get_backends(self, record: object) -> Sequence[LogBackend]:
+        return self._backends
+
+
+def _trace_and_scope() -> tuple[Trace | None, msgspec.Raw | None]:
+    current = current_context()
+    return (trace_of(current), scope_of(current)) if current else (None, None)
+
+
+def _level_and_message(level: Any, msg: Any, context: dict[str, Any]) -> tuple[int, Any, dict[str, Any]]:
+    """Return the level as a number, wherever and however it was given."""
+    if level is _MISSING:
+        level = context.pop("level", logging.INFO)
+    if isinstance(level, str):
+        level = logging.getLevelNamesMapping().get(level.upper(), level)
+    if isinstance(level, int):
+        return min(max(int(level), 0), 1000), msg, context
+    return logging.INFO, msg, {**context, "hft.bad_level": level}
+
+
+def _caller_side(context: dict[str, Any]) -> tuple[dict[str, Any], PackedException | None, str | None]:
+    """Take out the reserved words that only the caller's thread can answer, and answer them."""
+    exc_info, stack_info = context.get("exc_info"), context.get("stack_info")
+    if exc_info is None and stack_info is None:
+        return context, None, None
+    context = {key: value for key, value in context.items() if key not in ("exc_info", "stack_info")}
+    error = exc_info
+    if isinstance(exc_info, tuple):
+        error = exc_info[1] if len(exc_info) > 1 else None
+    elif not isinstance(exc_info, BaseException):
+        error = sys.exc_info()[1] if exc_info else None
+    exception = capture_exception(error) if isinstance(error, BaseException) else None
+    stack = None
+    if stack_info:
+        stack = cut("Stack (most recent call last):\n" + "".join(traceback.format_stack(sys._getframe(2))), 16_384)
+    return context, exception, stack
+
+
+def _format(msg: Any, args: tuple[Any, ...]) -> str:
+    """Return the message formatted now, since packing the arguments would change its text."""
+    template = message_text(msg)
+    values: Any = args
+    if len(args) == 1 and isinstance(args[0], Mapping) and args[0]:
+        values = args[0]
+    try:
+        return str(template % values)
+    except Exception as error:
+        listed = ", ".join(map(message_text, args))
+        return f"{template} [{type(error).__name__} in formatting with: {listed}]"
