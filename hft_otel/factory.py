@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from ._validation import validate
 from .config import (
     BackendConfig,
     ConfigError,
@@ -25,7 +26,6 @@ from .config import (
     PrometheusConfig,
     SlackConfig,
     WebhookConfig,
-    validate,
 )
 from .destinations.base import Destination
 from .destinations.foreign import load_class
@@ -260,14 +260,14 @@ def _build_destination(name: str, backend: BackendConfig, config: LogConfig) -> 
 def _build_custom(name: str, backend: CustomConfig, config: LogConfig) -> LogBackend:
     """Return the user's own: a LogBackend, or any exporter of OpenTelemetry."""
     from .destinations.exporters import destination_for
-    from .destinations.foreign import build_custom
+    from .destinations.foreign import as_destination, build_custom
     from .otel.sdk import LogRecordExporter, MetricExporter, SpanExporter
 
     exporters = (LogRecordExporter, MetricExporter, SpanExporter)
     found = load_class(backend.class_path, (LogBackend, *exporters))
     if issubclass(found, exporters):
         return destination_for(found, name, resource=_resource(config), config=backend.config)
-    return build_custom(backend.class_path, backend.config)
+    return as_destination(build_custom(backend.class_path, backend.config), name)
 
 
 def _resource(config: LogConfig) -> Any:

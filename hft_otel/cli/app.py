@@ -1,0 +1,91 @@
+"""The commands and their options; each command's work is in a module of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..config import ConfigError
+
+__all__ = ["app"]
+
+_FILE = click.argument("file", type=click.Path(path_type=Path))
+_COMPONENT = click.option("--component", metavar="NAME", help="Apply the overrides of this entry of `components:`.")
+
+
+class _Group(click.Group):
+    """Turns a configuration that cannot be used into one clear error and exit status 2."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except ConfigError as error:
+            click.echo(f"hft-otel: {error}", err=True)
+            context.exit(2)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="hft-otel")
+def app() -> None:
+    """The OpenTelemetry-native logger for trading systems: look at its configuration, and see it work.
+
+    \b
+    hft-otel demo                          an arbitrage system over replayed market data, fully logged
+    hft-otel check config/logging.yaml     is it valid, what does it mean, what goes where
+    hft-otel explain config/logging.yaml --type TEXT --level ERROR --logger parser.mexc
+
+    Exit status: 0 fine, 1 the command found something wrong, 2 wrong usage or configuration.
+    """
+
+
+@app.command()
+@_FILE
+@_COMPONENT
+@click.option("--logger", default="app", show_default=True, help="The logger whose routes are shown.")
+@click.option("--strict", is_flag=True, help="Exit with 1 where there are warnings.")
+def check(file: Path, component: str | None, logger: str, strict: bool) -> None:
+    """Validate FILE; print the effective configuration (secrets as ***), the route table and warnings."""
+    from .check import run
+
+    raise SystemExit(run(file, component, logger, strict=strict))
+
+
+@app.command()
+@_FILE
+@_COMPONENT
+@click.option(
+    "--type", "log_type", default="TEXT", show_default=True,
+    type=click.Choice(["TEXT", "METRIC", "AUDIT"], case_sensitive=False), help="What the call is.",
+)  # fmt: skip
+@click.option("--level", default="INFO", show_default=True, help="Level of a TEXT call, by name or number.")
+@click.option("--logger", default="app", show_default=True, help="Name of the logger.")
+@click.option("--context", multiple=True, metavar="KEY=VALUE", help="A context value; may be repeated.")
+def explain(file: Path, component: str | None, log_type: str, level: str, logger: str, context: tuple[str, ...]) -> None:
+    """Say which rules of FILE match a call, which backends get it, and why the others do not.
+
+    Exit status 1 where no backend gets it.
+    """
+    from .explain import run
+
+    raise SystemExit(run(file, component, log_type.upper(), level, logger, context))
+
+
+@app.command()
+@click.option("--messages", type=click.Path(path_type=Path), help="Replay this recording instead of generated messages.")
+@click.option("--rate", default=500.0, show_default=True, type=click.FloatRange(1, 50_000), help="Messages per second.")
+@click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(1, 86_400), help="How long to run.")
+@click.option("--config", type=click.Path(path_type=Path), help="Another logging.yaml than the demo's own.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the generated messages.")
+@click.option("--collector/--no-collector", default=None, help="Run a Collector beside it; by default where one is built.")
+def demo(
+    messages: Path | None, rate: float, seconds: float, config: Path | None, seed: int, collector: bool | None
+) -> None:
+    """Run the example trading system over replayed market data, and account for every log call it makes.
+
+    Exit status 1 where a sum does not add up or a record was dropped.
+    """
+    from .demo import Options, run
+
+    raise SystemExit(run(Options(messages, rate, seconds, config, seed, collector)))
