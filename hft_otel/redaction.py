@@ -14,7 +14,7 @@ __all__ = ["SECRET", "Redactor"]
 
 SECRET = "***"
 MAX_DEPTH = 16
-MAX_VALUES = 10_000
+MAX_VALUES = 100_000
 """Containers and their items looked at in one call; what lies beyond is replaced, so that no input keeps a thread busy."""
 MAX_NAMES = 4096
 """Names remembered; names made at run time (an order id as a key) must not fill the memory."""
@@ -101,8 +101,8 @@ class Redactor:
 
     __slots__ = ("_clean_names", "_extra", "_secret_names")
 
-    def __init__(self, extra_keys: Iterable[str] = ()) -> None:
-        self._extra = frozenset(_joined(key) for key in extra_keys)
+    def __init__(self, extra_keys: Iterable[object] = ()) -> None:
+        self._extra = frozenset(_joined(key) for key in extra_keys if isinstance(key, str))
         self._clean_names: set[str] = set()
         self._secret_names: set[str] = set()
 
