@@ -1,0 +1,1 @@
+"""Records as OpenTelemetry has them: log records, spans with events, instruments."""
