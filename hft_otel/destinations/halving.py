@@ -1,0 +1,82 @@
+"""A batch on its way to an exporter: halved where it is refused, until the record to blame stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ..record import LogRecord
+from .base import Rejected
+
+if TYPE_CHECKING:  # the SDK loads when a destination is opened
+    from ..otel.transport import Outcome
+
+__all__ = ["Delivery", "Interrupted"]
+
+PROBES = 8
+"""Single records to try before a batch of which nothing was taken is given up as a whole."""
+
+
+class Interrupted(Exception):
+    """The rest of a batch has to wait; says what became of the records that were dealt with."""
+
+    def __init__(self, outcome: Outcome, delivered: list[LogRecord], rejected: list[Rejected]) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
+        self.delivered = delivered
+        self.rejected = rejected
+
+
+class Delivery:
+    """One batch on its way: halved where it is refused, until the refused records stand alone."""
+
+    def __init__(self, send: Callable[[Sequence[LogRecord]], Outcome]) -> None:
+        self._send = send
+        self._delivered: list[LogRecord] = []
+        self._rejected: list[Rejected] = []
+        self._raised: list[LogRecord] = []
+
+    def run(self, records: Sequence[LogRecord]) -> list[Rejected]:
+        """Deliver the records in order; return the rejected ones or raise Interrupted."""
+        from ..otel.transport import Verdict
+
+        parts = [records] if records else []
+        last: Outcome | None = None
+        while parts:
+            part = parts.pop()
+            outcome = self._send(part)
+            if outcome.verdict is Verdict.DELIVERED:
+                self._take(part, outcome)
+            elif outcome.verdict is Verdict.RETRY:
+                raise Interrupted(outcome, self._delivered, self._rejected)
+            elif len(part) > 1:
+                half = len(part) // 2
+                parts += [part[half:], part[:half]]
+            else:
+                last = outcome
+                if self._refuse(part[0], outcome):
+                    break
+        if last is not None and not self._delivered:
+            self._nothing_taken(last, [record for part in reversed(parts) for record in part])
+        return self._rejected
+
+    def _take(self, part: Sequence[LogRecord], outcome: Outcome) -> None:
+        # A partial success says how many were rejected and not which: the sums count that many, and nothing is resent.
+        kept = max(len(part) - outcome.rejected, 0)
+        self._delivered += part[:kept]
+        self._rejected += [Rejected(record, outcome.reason) for record in part[kept:]]
+
+    def _refuse(self, record: LogRecord, outcome: Outcome) -> bool:
+        """Note a record that was refused alone; say whether all of the batch looks refused."""
+        from ..otel.transport import Verdict
+
+        self._rejected.append(Rejected(record, outcome.reason))
+        if outcome.verdict is Verdict.RAISED:
+            self._raised.append(record)
+        return len(self._rejected) >= PROBES and not self._delivered
+
+    def _nothing_taken(self, last: Outcome, rest: list[LogRecord]) -> None:
+        """Judge a batch of which nothing was taken: no record of it is to blame where the exporter itself raises."""
+        if self._raised:
+            raise Interrupted(last, [], [])
+        self._rejected += [Rejected(record, last.reason) for record in rest]
