@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from os import PathLike
+from typing import Annotated, Any, NamedTuple
+
+from msgspec import Meta
+
+from .redaction import SECRET, Redactor
 
 __all__ = [
+    "BACKEND_KINDS",
+    "DEVELOPMENT_ENVIRONMENTS",
     "DEVELOPMENT_ROUTING_RULES",
     "PRODUCTION_ROUTING_RULES",
     "BackendConfig",
+    "ComponentConfig",
     "ConfigError",
     "ConsoleConfig",
     "CustomConfig",
     "DatadogConfig",
     "ElasticsearchConfig",
     "FileConfig",
+    "JournalConfig",
     "LogConfig",
     "OtlpConfig",
     "PrometheusConfig",
@@ -26,163 +36,314 @@ __all__ = [
 class ConfigError(ValueError):
     """A configuration that cannot be used; says the file, the path inside it, the cause and the cure."""
 
+    def __init__(
+        self,
+        cause: str,
+        *,
+        file: str | None = None,
+        path: str = "",
+        cure: str = "",
+        line: int | None = None,
+        column: int | None = None,
+    ) -> None:
+        self.cause, self.file, self.path, self.cure, self.line, self.column = (
+            cause,
+            file,
+            path,
+            cure,
+            line,
+            column,
+        )
+        place = ":".join(str(part) for part in (file, line, column) if part)
+        head = ": ".join(part for part in (place, path) if part)
+        lines = [head, f"  cause: {cause}"] if head else [cause]
+        super().__init__("\n".join([*lines, f"  cure: {cure}"] if cure else lines))
 
-@dataclass
-class BackendConfig:
+
+class OneOf(NamedTuple):
+    """What a text field may say."""
+
+    choices: tuple[str, ...]
+
+
+class LevelName(NamedTuple):
+    """Marks a field that holds the name of a level of Python's logging."""
+
+
+# The ranges stand at the fields, so that the YAML file, Python callers and documentation meet the same ones. Upper
+# bounds keep out infinity and what a clock or a socket would refuse.
+Level = Annotated[str, LevelName()]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Via = Annotated[str, OneOf(("sdk", "collector"))]
+
+
+def masked(value: Any) -> Any:
+    """Return plain data with all values of `headers` hidden: which header carries a secret is anyone's guess."""
+    if isinstance(value, Mapping):
+        return {
+            key: dict.fromkeys(item, SECRET)
+            if key == "headers" and isinstance(item, Mapping)
+            else masked(item)
+            for key, item in value.items()
+        }
+    return [masked(item) for item in value] if isinstance(value, list) else value
+
+
+class _Guarded:
+    """A `repr` without secrets, for dataclasses."""
+
+    def __repr__(self) -> str:
+        redactor = Redactor(getattr(self, "redact", ()))
+        values = {entry.name: _shown(getattr(self, entry.name)) for entry in fields(self)}  # type: ignore[arg-type]  # always a dataclass
+        parts = (f"{name}={value!r}" for name, value in redactor.redact(masked(values)).items())
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+class _Text:
+    """Text that stands in a `repr` without quotes."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _shown(value: Any) -> Any:
+    """Let nested configurations show themselves, as what they are."""
+    if isinstance(value, Mapping):
+        return {key: _shown(item) for key, item in value.items()}
+    return _Text(repr(value)) if isinstance(value, _Guarded) else value
+
+
+@dataclass(repr=False)
+class BackendConfig(_Guarded):
     """What every backend has; `config` holds further options as the YAML file gives them."""
 
     enabled: bool = True
-    min_level: str = "DEBUG"
+    min_level: Level = "DEBUG"
     config: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(repr=False)
 class ConsoleConfig(BackendConfig):
     """The console: `message | {context}` per line; `through: stdlib` hands records to Python's logging instead."""
 
     color: bool | None = None
     """None means: where the stream is a terminal and NO_COLOR is not set."""
-    stream: str = "stderr"
-    format: str = "text"
-    through: str = "direct"
+    stream: Annotated[str, OneOf(("stderr", "stdout"))] = "stderr"
+    format: Annotated[str, OneOf(("text", "json"))] = "text"
+    through: Annotated[str, OneOf(("direct", "stdlib"))] = "direct"
 
 
-@dataclass
+@dataclass(repr=False)
 class FileConfig(BackendConfig):
     """A file of text lines or JSON lines, rotated by size."""
 
     file_path: str = "logs/app.log"
-    format: str = "text"
+    format: Annotated[str, OneOf(("text", "json"))] = "text"
     rotation: bool = True
-    max_size_mb: float = 100
-    backup_count: int = 10
-    via: str = "sdk"
+    max_size_mb: Annotated[float, Meta(gt=0, le=1e9)] = 100
+    backup_count: Annotated[int, Meta(ge=0, le=100_000)] = 10
+    via: Via = "sdk"
 
 
-@dataclass
+@dataclass(repr=False)
 class PrometheusConfig(BackendConfig):
     """A scrape endpoint, and a push to a Pushgateway where `push_gateway` is set."""
 
     push_gateway: str | None = None
     job_name: str = "hft_arbitrage"
     prefix: str = "hft_"
-    batch_size: int = 100
-    flush_interval: float = 5.0
+    batch_size: Count = 100
+    flush_interval: Seconds = 5.0
     scrape: bool = True
     host: str = "127.0.0.1"
-    port: int = 9464
-    via: str = "sdk"
+    port: Port = 9464
+    via: Via = "sdk"
 
 
-@dataclass
+@dataclass(repr=False)
 class OtlpConfig(BackendConfig):
     """OTLP to a Collector; what is None here is taken from the standard OTEL_* variables."""
 
     endpoint: str | None = None
     """Base URL; for HTTP the signal's path (`/v1/logs`...) is appended."""
-    protocol: str | None = None
+    protocol: Annotated[str, OneOf(("http/protobuf", "grpc"))] | None = None
     """`http/protobuf` or `grpc`."""
     headers: dict[str, str] = field(default_factory=dict)
-    timeout: float = 10.0
-    compression: str = "none"
+    timeout: Seconds = 10.0
+    compression: Annotated[str, OneOf(("none", "gzip"))] = "none"
     certificate: str | None = None
     client_certificate: str | None = None
     client_key: str | None = None
-    signals: list[str] = field(default_factory=lambda: ["logs", "metrics", "traces"])
+    signals: list[Annotated[str, OneOf(("logs", "metrics", "traces"))]] = field(
+        default_factory=lambda: ["logs", "metrics", "traces"]
+    )
     prefix: str = "hft_"
-    metric_interval: float = 5.0
+    metric_interval: Seconds = 5.0
     """Seconds between two exports of the metrics."""
-    max_batch: int = 512
-    retry_for: float = 300.0
+    max_batch: Count = 512
+    retry_for: Annotated[float, Meta(ge=0, le=31_536_000)] = 300.0
     """Seconds to go on retrying a batch of TEXT or METRIC records; AUDIT is retried without end."""
 
 
-@dataclass
+@dataclass(repr=False)
 class DatadogConfig(BackendConfig):
     """Datadog, reached through the Collector (`via: collector`)."""
 
-    api_key: str | None = field(default=None, repr=False)
+    api_key: str | None = None
     service: str = "hft-arbitrage"
     tags: list[str] = field(default_factory=list)
-    via: str = "collector"
+    via: Via = "collector"
 
 
-@dataclass
+@dataclass(repr=False)
 class ElasticsearchConfig(BackendConfig):
     """Elasticsearch, reached through the Collector (`via: collector`)."""
 
     endpoint: str | None = None
     index: str | None = None
-    api_key: str | None = field(default=None, repr=False)
-    via: str = "collector"
+    api_key: str | None = None
+    via: Via = "collector"
 
 
-@dataclass
+@dataclass(repr=False)
 class SlackConfig(BackendConfig):
     """Messages to a Slack incoming webhook."""
 
-    webhook_url: str | None = field(default=None, repr=False)
-    rate_limit_per_minute: int = 30
-    timeout: float = 5.0
-    via: str = "sdk"
+    webhook_url: str | None = None
+    rate_limit_per_minute: Count = 30
+    timeout: Seconds = 5.0
+    via: Via = "sdk"
 
 
-@dataclass
+@dataclass(repr=False)
 class WebhookConfig(BackendConfig):
     """Records as JSON to any HTTP endpoint."""
 
     url: str | None = None
-    headers: dict[str, str] = field(default_factory=dict, repr=False)
-    rate_limit_per_minute: int = 600
-    timeout: float = 5.0
-    batch_size: int = 50
-    via: str = "sdk"
+    headers: dict[str, str] = field(default_factory=dict)
+    rate_limit_per_minute: Count = 600
+    timeout: Seconds = 5.0
+    batch_size: Count = 50
+    via: Via = "sdk"
 
 
-@dataclass
+@dataclass(repr=False)
 class CustomConfig(BackendConfig):
     """A LogBackend or an OpenTelemetry exporter of the user's, named as `package.module:Name`."""
 
     class_path: str = ""
 
 
-@dataclass
-class JournalConfig:
+@dataclass(repr=False)
+class JournalConfig(_Guarded):
     """Where audit events are kept until they are delivered."""
 
     folder: str = "logs/journal"
-    segment_kb: int = 1024
+    segment_kb: Annotated[int, Meta(ge=4, le=1_048_576)] = 1024
     """Size of one preallocated segment, in KiB."""
-    spare_segments: int = 4
+    spare_segments: Annotated[int, Meta(ge=1, le=1_000)] = 4
     """Segments kept ready, so that no audit call ever allocates one."""
 
 
-@dataclass
-class ComponentConfig:
+@dataclass(repr=False)
+class ComponentConfig(_Guarded):
     """What one component has of its own; see `LogConfig.for_component`."""
 
-    min_level: str | None = None
+    min_level: Level | None = None
     context: dict[str, Any] = field(default_factory=dict)
     backends: dict[str, dict[str, Any]] = field(default_factory=dict)
     routing_rules: list[dict[str, Any]] | None = None
 
 
-@dataclass
-class LogConfig:
+@dataclass(repr=False)
+class LogConfig(_Guarded):
     """Complete logging configuration."""
 
     environment: str = "dev"
     backends: dict[str, BackendConfig] = field(default_factory=dict)
     routing_rules: list[dict[str, Any]] = field(default_factory=list)
     global_context: dict[str, Any] = field(default_factory=dict)
-    min_level: str = "DEBUG"
+    min_level: Level = "DEBUG"
     """The lowest level of TEXT that loggers with this configuration take."""
     isolation: str = "thread"
     components: dict[str, ComponentConfig] = field(default_factory=dict)
     journal: JournalConfig = field(default_factory=JournalConfig)
     redact: list[str] = field(default_factory=list)
     """Further key names whose values are secrets."""
-    exit_timeout: float = 2.0
+    exit_timeout: Annotated[float, Meta(ge=0, le=3_600)] = 2.0
     """Seconds that process exit may spend on delivering what is left."""
     source: str | None = None
     """The file that this came from, for error messages."""
+
+    @classmethod
+    def from_yaml(cls, path: str | PathLike[str]) -> LogConfig:
+        """Load the `logging:` part of a YAML file; raises ConfigError with the file, the path in it, cause and cure.
+
+        `${VAR}` and `${VAR:-default}` are replaced from the environment, and standard OTEL_* variables fill what the
+        file leaves open.
+        """
+        from . import _yaml  # builds these classes, so it stands above this module
+
+        return _yaml.load_file(path)
+
+    @classmethod
+    def from_dict(cls, mapping: Mapping[str, Any], source: str = "<dict>") -> LogConfig:
+        """Take what a YAML file would hold, with or without its `logging:` key; `source` names it in errors."""
+        from . import _yaml  # see from_yaml
+
+        return _yaml.load_mapping(mapping, source)
+
+    @classmethod
+    def default(cls) -> LogConfig:
+        """Load the file that HFT_OTEL_CONFIG names; where it names none, take the default of ENVIRONMENT (dev)."""
+        from . import _yaml  # see from_yaml
+
+        return _yaml.load_default()
+
+    @classmethod
+    def for_component(cls, component_name: str) -> LogConfig:
+        """Load the default with what its `components:` say of this one; one that they do not name gets the default."""
+        from . import _yaml  # see from_yaml
+
+        return _yaml.with_component(_yaml.load_default(), component_name)
+
+
+BACKEND_KINDS: dict[str, type[BackendConfig]] = {
+    "console": ConsoleConfig,
+    "file": FileConfig,
+    "prometheus": PrometheusConfig,
+    "otlp": OtlpConfig,
+    "datadog": DatadogConfig,
+    "elasticsearch": ElasticsearchConfig,
+    "slack": SlackConfig,
+    "webhook": WebhookConfig,
+}
+"""The built-in backends by the key, or the `type:`, that they have in the YAML file."""
+
+DEVELOPMENT_ENVIRONMENTS = ("dev", "development", "local", "test")
+"""Values of ENVIRONMENT that get the development default; any other gets the production default."""
+
+# No rule names AUDIT, so that it goes to every enabled file, otlp and elasticsearch backend.
+DEVELOPMENT_ROUTING_RULES: list[dict[str, Any]] = [
+    {"name": "metrics_to_prometheus", "log_types": ["METRIC"], "backends": ["prometheus"]},
+    {"name": "errors_to_file_and_console", "min_level": "WARNING", "backends": ["file", "console"]},
+    {
+        "name": "debug_to_console_dev_only",
+        "max_level": "INFO",
+        "environments": list(DEVELOPMENT_ENVIRONMENTS),
+        "backends": ["console"],
+    },
+]
+PRODUCTION_ROUTING_RULES: list[dict[str, Any]] = [
+    {
+        "name": "metrics_to_prometheus_and_datadog",
+        "log_types": ["METRIC"],
+        "backends": ["prometheus", "datadog"],
+    },
+    {"name": "errors_to_file_and_datadog", "min_level": "WARNING", "backends": ["file", "datadog"]},
+]

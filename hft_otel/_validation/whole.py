@@ -1,0 +1,230 @@
+"""A configuration as a whole: parts that do not fit together, and parts that do nothing."""
+
+from __future__ import annotations
+
+import os.path
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from ..config import (
+    BackendConfig,
+    ConsoleConfig,
+    CustomConfig,
+    DatadogConfig,
+    ElasticsearchConfig,
+    FileConfig,
+    LogConfig,
+    OtlpConfig,
+    PrometheusConfig,
+    SlackConfig,
+    WebhookConfig,
+)
+from ..record import LogType
+from ..router import Rule
+from .components import with_component
+from .place import Place, quoted
+from .rules import check_rules, targets
+from .typed import typed_backend
+from .values import check_fields, mapping_at
+
+__all__ = ["KEEPS_AUDIT", "TAKES", "check", "validate"]
+
+ALL = frozenset(LogType)
+TAKES: dict[type[BackendConfig], frozenset[LogType]] = {
+    ConsoleConfig: frozenset({LogType.TEXT}),
+    FileConfig: frozenset({LogType.TEXT, LogType.AUDIT}),
+    PrometheusConfig: frozenset({LogType.METRIC}),
+    ElasticsearchConfig: frozenset({LogType.TEXT, LogType.AUDIT}),
+    SlackConfig: frozenset({LogType.TEXT, LogType.AUDIT}),
+    WebhookConfig: ALL,
+}
+"""What a backend can take; those that are not here take all types."""
+
+KEEPS_AUDIT = (FileConfig, ElasticsearchConfig, OtlpConfig)
+"""Backends that get the AUDIT records that no rule names."""
+
+
+def validate(config: LogConfig) -> list[str]:
+    """Raise ConfigError for a configuration that cannot work; return warnings about what works and does nothing."""
+    return check(config, Place(config.source))
+
+
+def check(config: LogConfig, place: Place) -> list[str]:
+    """Do `validate`, with the places of a file that was just read."""
+    check_fields(config, place, skip=("backends", "components", "journal", "routing_rules"))
+    if not config.environment.strip():
+        raise (place / "environment").error("is empty", "name the environment, such as dev or prod")
+    if config.isolation != "thread":
+        raise _isolation(config.isolation, place / "isolation")
+    check_fields(config.journal, place / "journal")
+    config = replace(config, backends=_check_backends(config, place / "backends"))
+    check_rules(config.routing_rules, config.backends, place / "routing_rules")
+    for name, component in config.components.items():
+        here = place / "components" / name
+        check_fields(component, here, skip=("backends", "routing_rules"))
+        view = replace(with_component(config, name, here), components={})
+        view = replace(view, backends=_check_backends(view, here / "backends"))
+        rules = here if component.routing_rules is not None else place
+        check_rules(view.routing_rules, view.backends, rules / "routing_rules")
+    return [*_idle_rules(config), *_idle_backends(config), *_lost_audit(config)]
+
+
+def _isolation(value: str, place: Place) -> Exception:
+    if value == "process":
+        return place.error(
+            "process is not available in this version", "write isolation: thread, or leave the key out"
+        )
+    return place.unknown("value", value, ("thread",))
+
+
+def _check_backends(config: LogConfig, place: Place) -> dict[str, BackendConfig]:
+    typed: dict[str, BackendConfig] = {}
+    files: dict[str, str] = {}
+    for name, given in mapping_at(config.backends, place).items():
+        here = place / name
+        if not isinstance(given, BackendConfig):
+            raise here.wrong(
+                "a BackendConfig", given, "hand in FileConfig(...), OtlpConfig(...) or CustomConfig(...)"
+            )
+        typed[name] = backend = typed_backend(name, given, here)
+        _check_via(backend, here / "config" / "via")
+        check_fields(backend, here, skip=("config",), inner=here / "config")
+        if not backend.enabled:
+            continue
+        if (needs := _NEEDS.get(type(backend))) is not None:
+            needs(backend, here)
+        if isinstance(backend, FileConfig):
+            path = os.path.normpath(backend.file_path)
+            if path in files:
+                cause = f"backends {files[path]} and {name} write to the same file {quoted(path)}"
+                raise (here / "config" / "file_path").error(cause, "give each a file of its own")
+            files[path] = name
+    collected = [name for name, backend in typed.items() if backend.enabled and _via(backend) == "collector"]
+    otlp = any(isinstance(backend, OtlpConfig) and backend.enabled for backend in typed.values())
+    if collected and not otlp:
+        cause = "leaves through the Collector (via: collector), and no otlp backend is enabled to send there"
+        raise (place / collected[0]).error(cause, "enable one: otlp: {enabled: true}, below backends:")
+    return typed
+
+
+def _via(backend: BackendConfig) -> str:
+    return str(getattr(backend, "via", "sdk"))
+
+
+def _check_via(backend: BackendConfig, place: Place) -> None:
+    via = _via(backend)
+    if via == "sdk" and isinstance(backend, (DatadogConfig, ElasticsearchConfig)):
+        raise place.error(
+            "this version reaches it through the Collector only", "write via: collector, or leave it out"
+        )
+    if via == "collector" and isinstance(backend, (SlackConfig, WebhookConfig)):
+        raise place.error(
+            "it is served by this process only",
+            "leave via out; file, prometheus, datadog and elasticsearch know it",
+        )
+
+
+def _need_url(backend: BackendConfig, key: str, place: Place) -> None:
+    value = getattr(backend, key)
+    here = place / "config" / key
+    if not value:
+        raise here.error("is missing, and the backend is enabled", f"set {key}, or enabled: false")
+    try:
+        url = urlsplit(value)
+        valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port >= 0)
+    except ValueError:  # a port that is none
+        valid = False
+    if not valid:
+        raise here.wrong("a URL", value, "write http:// or https://, a host, and what follows it")
+
+
+def _need_otlp(backend: BackendConfig, place: Place) -> None:
+    if isinstance(backend, OtlpConfig) and backend.endpoint is not None:
+        if backend.protocol == "grpc" and "://" not in backend.endpoint:
+            backend = replace(backend, endpoint=f"http://{backend.endpoint}")  # gRPC takes host:port
+        _need_url(backend, "endpoint", place)
+
+
+def _need_file(backend: BackendConfig, place: Place) -> None:
+    if isinstance(backend, FileConfig) and not backend.file_path.strip():
+        raise (place / "config" / "file_path").error("is empty", "name the file to write")
+
+
+def _need_elasticsearch(backend: BackendConfig, place: Place) -> None:
+    if isinstance(backend, ElasticsearchConfig) and backend.endpoint is not None:
+        _need_url(backend, "endpoint", place)
+
+
+def _need_class(backend: BackendConfig, place: Place) -> None:
+    path = backend.class_path if isinstance(backend, CustomConfig) else ""
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*", path):
+        raise (place / "class").wrong("a class", path, 'write class: "package.module:Name"')
+
+
+_NEEDS: dict[type[BackendConfig], Callable[[BackendConfig, Place], None]] = {
+    CustomConfig: _need_class,
+    ElasticsearchConfig: _need_elasticsearch,
+    FileConfig: _need_file,
+    OtlpConfig: _need_otlp,
+    SlackConfig: lambda backend, place: _need_url(backend, "webhook_url", place),
+    WebhookConfig: lambda backend, place: _need_url(backend, "url", place),
+}
+
+
+def _takes(backend: BackendConfig) -> frozenset[LogType]:
+    return TAKES.get(type(backend), ALL)
+
+
+def _active(config: LogConfig) -> Iterator[tuple[str, Rule]]:
+    for number, rule in enumerate(config.routing_rules, 1):
+        compiled = Rule.compile(rule, number)
+        if not compiled.environments or config.environment in compiled.environments:
+            yield compiled.name, compiled
+
+
+def _idle_rules(config: LogConfig) -> Iterator[str]:
+    """Say where a rule hands types to backends that cannot take them, or states a level that has no effect."""
+    for number, rule in enumerate(config.routing_rules, 1):
+        compiled = Rule.compile(rule, number)
+        label = f"routing rule '{compiled.name}'"
+        if "log_types" not in rule:
+            compiled_types: frozenset[LogType] = (
+                frozenset({LogType.TEXT}) if compiled.log_types != ALL else frozenset()
+            )
+        else:
+            compiled_types = compiled.log_types
+            if ("min_level" in rule or "max_level" in rule) and LogType.TEXT not in compiled_types:
+                yield f"{label} states a level, which has no effect: levels apply to TEXT only"
+        for name in targets(rule):
+            if compiled_types and not compiled_types & _takes(config.backends[name]):
+                wants = ", ".join(sorted(kind.value for kind in compiled_types))
+                takes = ", ".join(sorted(kind.value for kind in _takes(config.backends[name])))
+                yield f"{label} hands {wants} to backend {name}, which takes only {takes}"
+
+
+def _idle_backends(config: LogConfig) -> Iterator[str]:
+    named = {name for _, rule in _active(config) for name in rule.backends}
+    for name, backend in config.backends.items():
+        if not backend.enabled:
+            continue
+        if name not in named:
+            rest = (
+                "gets only AUDIT that no rule names" if isinstance(backend, KEEPS_AUDIT) else "gets nothing"
+            )
+            yield f"backend {name} is enabled, and no rule for environment {config.environment} names it: it {rest}"
+        if isinstance(backend, PrometheusConfig) and not backend.scrape and not backend.push_gateway:
+            yield f"backend {name} is neither scraped nor pushed: set scrape: true or push_gateway"
+
+
+def _lost_audit(config: LogConfig) -> Iterator[str]:
+    enabled = {name: backend for name, backend in config.backends.items() if backend.enabled}
+    if any(isinstance(backend, KEEPS_AUDIT) for backend in enabled.values()):
+        return
+    for _, rule in _active(config):
+        if LogType.AUDIT in rule.log_types:
+            for name in rule.backends:
+                if name in enabled and LogType.AUDIT in _takes(enabled[name]):
+                    return
+    yield "AUDIT goes nowhere: enable a file, elasticsearch or otlp backend"
