@@ -15,7 +15,7 @@ from hft_otel import HFTLoggerInterface, LoggerFactory, PerformanceLogger
 
 from .errors import OrderFailed, OrderRejected
 from .messages import Execution, Level, Opportunity, Order, OrderFill, Quote, Side
-from .pricing_lib import microprice, spread_bps
+from .pricing_lib import edge_bps, microprice
 
 __all__ = ["ArbitrageEngine", "EngineSettings", "OrderVenue"]
 
@@ -171,13 +171,14 @@ class ArbitrageEngine:
         raise failure
 
     def _weigh(self, opportunity: Opportunity) -> None:
-        """Note how good the opportunity is beside the quotes it came from."""
+        """Ask the pricing library, which has its own way of logging, what it thinks of the opportunity."""
+        edge = edge_bps(opportunity.buy_price, opportunity.sell_price)
+        self.logger.metric("arbitrage_edge_bps", edge, symbol=opportunity.symbol)
         for exchange in opportunity.exchanges:
             _, quote = self._quotes[opportunity.symbol][exchange]
             fair = microprice(*quote.bid, *quote.ask)
             self.logger.debug("Fair price of %s on %s: %.8g", opportunity.symbol, exchange, fair)
-            spread = spread_bps(quote.bid.price, quote.ask.price)
-            self.logger.metric("spread_bps", spread, exchange=exchange, symbol=opportunity.symbol)
+            self.logger.metric("fair_price", fair, exchange=exchange, symbol=opportunity.symbol)
 
     async def _place(self, exchange: str, order: Order) -> OrderFill:
         start = time.perf_counter()

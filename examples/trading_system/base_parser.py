@@ -49,7 +49,7 @@ class EnhancedBaseMessageParser(ABC):
             self.logger.latency(
                 "parse_message",
                 (time.perf_counter() - start) * 1000,
-                message_type=result.message_type.name if result else "unknown",
+                message_type=result.message_type.name,
             )
             return result
 

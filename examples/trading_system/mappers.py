@@ -30,12 +30,12 @@ class BaseExchangeMapper(ABC):
     def __init__(self) -> None:
         self._unified: dict[str, str] = {}
 
-    def to_unified(self, name: str) -> str:
-        """Return BASE/QUOTE for the exchange's name."""
+    def to_unified(self, name: object) -> str:
+        """Return BASE/QUOTE for the exchange's name; what is not a text with content raises TypeError."""
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"a symbol is a text, not {name!r:.40}")
         known = self._unified.get(name)
         if known is None:
-            if not isinstance(name, str) or not name:
-                raise TypeError(f"a symbol is a text, not {name!r:.40}")
             known = self._unified[name] = self._translate(name)
         return known
 

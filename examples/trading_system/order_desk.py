@@ -14,8 +14,8 @@ from .wire_formats import WIRE_FORMATS
 
 __all__ = ["OrderDesk"]
 
-REJECT_SHARE = 0.08
-BAD_SPELL_SHARE = 0.03
+REJECT_SHARE = 0.05
+BAD_SPELL_SHARE = 0.02
 """How often an order begins a spell in which its exchange refuses everything."""
 BAD_SPELL_ORDERS = 4
 SILENT_SHARE = 0.01

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
-__all__ = ["microprice", "spread_bps"]
+__all__ = ["edge_bps", "microprice"]
 
 logger = logging.getLogger(__name__)
 
-WIDE_SPREAD_BPS = 100.0
+SUSPICIOUS_EDGE_BPS = 3.0
 
 
 def microprice(bid: float, bid_size: float, ask: float, ask_size: float) -> float:
@@ -19,9 +19,11 @@ def microprice(bid: float, bid_size: float, ask: float, ask_size: float) -> floa
     return price
 
 
-def spread_bps(bid: float, ask: float) -> float:
-    """Return the spread in hundredths of a percent, with a warning where it is too wide to trust."""
-    spread = (ask / bid - 1) * 10_000
-    if spread > WIDE_SPREAD_BPS:
-        logger.warning("spread of %.1f bps is wide, above %.0f", spread, WIDE_SPREAD_BPS)
-    return spread
+def edge_bps(buy_price: float, sell_price: float) -> float:
+    """Return the gap in hundredths of a percent, with a warning where it is too good to be true."""
+    edge = (sell_price / buy_price - 1) * 10_000
+    if edge > SUSPICIOUS_EDGE_BPS:
+        logger.warning(
+            "edge of %.1f bps is suspicious, above %.0f: is a quote stale?", edge, SUSPICIOUS_EDGE_BPS
+        )
+    return edge

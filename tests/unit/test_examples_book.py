@@ -10,7 +10,7 @@ import pytest
 from examples.trading_system.mappers import GateioUnifiedMappings, GenericMappings, MexcUnifiedMappings
 from examples.trading_system.messages import BookUpdate, Level, Quote
 from examples.trading_system.order_book import OrderBook
-from examples.trading_system.pricing_lib import microprice, spread_bps
+from examples.trading_system.pricing_lib import edge_bps, microprice
 
 
 def update(bids: dict[float, float], asks: dict[float, float], **keywords: int) -> BookUpdate:
@@ -104,6 +104,7 @@ def test_microprice_leans_to_the_thinner_side() -> None:
 def test_pricing_library_logs_with_python_s_own_logging(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         microprice(9.0, 1.0, 10.0, 1.0)
-        assert spread_bps(100.0, 102.0) == pytest.approx(200)
+        assert edge_bps(100.0, 102.0) == pytest.approx(200)
+        assert edge_bps(100.0, 100.01) == pytest.approx(1)
     assert [record.levelname for record in caplog.records] == ["DEBUG", "WARNING"]
     assert {record.name for record in caplog.records} == {"examples.trading_system.pricing_lib"}

@@ -22,7 +22,7 @@ from tests.unit.test_examples_support import RecordingLogger
 Handler = Callable[[ServerConnection], Awaitable[None]]
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
@@ -111,8 +111,8 @@ def test_server_that_is_not_there_is_tried_again_and_stop_ends_the_wait() -> Non
         manager = WebSocketManager(f"ws://127.0.0.1:{port}", nothing, logger, backoff=Backoff(first=0.001))
         running = asyncio.create_task(manager.run())
         await until(lambda: len(logger.of("error", "Connection failed")) >= 3)
-        await asyncio.wait_for(manager.stop(), 1.0)
-        await asyncio.wait_for(running, 1.0)
+        await asyncio.wait_for(manager.stop(), 20.0)
+        await asyncio.wait_for(running, 20.0)
         assert not await manager.send("too late")
 
     asyncio.run(main())
@@ -177,7 +177,13 @@ def order(number: int) -> Order:
 
 
 @pytest.mark.parametrize("exchange", [ExchangeEnum.GATEIO, ExchangeEnum.MEXC, ExchangeEnum.GENERIC])
-def test_orders_are_filled_or_refused_over_the_wire(exchange: ExchangeEnum) -> None:
+def test_orders_are_filled_or_refused_over_the_wire(
+    exchange: ExchangeEnum, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("examples.trading_system.public_exchange.ORDER_TIMEOUT", 30.0)
+    monkeypatch.setattr("examples.trading_system.order_desk.SILENT_SHARE", 0.0)
+    monkeypatch.setattr("examples.trading_system.order_desk.REJECT_SHARE", 0.2)
+
     async def act(public: PublicExchange, server: ReplayServer) -> None:
         answers = await asyncio.gather(
             *(public.place_order(order(n)) for n in range(60)), return_exceptions=True
@@ -255,7 +261,7 @@ def test_forced_disconnects_are_survived_and_gaps_are_told() -> None:
         seen = len(quotes)
         await until(lambda: len(quotes) > seen + 50)
 
-    logger = connected(MessageGenerator(seed=5), act, rate=2_000.0, disconnect_every=0.1)
+    logger = connected(MessageGenerator(seed=5), act, rate=1_000.0, disconnect_every=0.2)
     assert logger.of("warning", "Connection error")
     assert logger.of("warning", "Sequence gap")
 
