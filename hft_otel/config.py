@@ -244,7 +244,7 @@ class JournalConfig(_Guarded):
     """Where audit events are kept until they are delivered."""
 
     folder: str = "logs/journal"
-    segment_kb: Annotated[int, Meta(ge=4, le=1_048_576)] = 1024
+    segment_kb: Annotated[int, Meta(ge=4, le=1_048_576)] = 512
     """Size of one preallocated segment, in KiB."""
     spare_segments: Annotated[int, Meta(ge=1, le=1_000)] = 4
     """Segments kept ready, so that no audit call ever allocates one."""
