@@ -20,20 +20,22 @@ import msgspec
 from .interfaces import HFTLoggerInterface, LogBackend
 from .lanes.capture import cut, message_text, plain, plain_context
 from .lanes.exceptions import PackedException, capture_exception
-from .lanes.frames import COUNTER, GAUGE, LATENCY, encode, seal_audit
+from .lanes.frames import AUDIT, COUNTER, GAUGE, LATENCY, encode, seal_audit
 from .lanes.intake import Intake, Pipeline, Router, process_intake
 from .lanes.room import Room
 from .ledger import FlushReport
 from .otel.current import Scope, Trace, current_context, current_scope, scope_of, trace_of, use_scope
+from .record import LogLevel
 from .redaction import Redactor
 
 __all__ = ["HFTLogger"]
 
 _MISSING = object()
 _ATOMS = frozenset({str, int, float, bool, type(None), bytes})
+_CALLER_WORDS = frozenset({"exc_info", "stack_info"})
+"""Reserved words that only the caller's thread can answer."""
 _LIMITS = (65_536, 2_048, 128)
 """Characters to which strings are cut, tried in turn until the record fits."""
-_NEVER = 1 << 30
 
 
 class _Context(dict[str, Any]):
@@ -63,29 +65,33 @@ class _Context(dict[str, Any]):
     update = _then_repack("update")
 
 
+_HEADS = (*map(int, LogLevel), GAUGE, COUNTER, LATENCY, AUDIT)
+"""What each of a logger's packed heads is for, in their order."""
+
+
 def _text_method(level: int, name: str) -> Callable[..., None]:
     """Return the method for one level; a closure, because one call more would cost a tenth of the whole."""
     high = level >= logging.WARNING
+    head = _HEADS.index(level)
 
     def method(self: HFTLogger, msg: Any = _MISSING, /, *args: Any, **context: Any) -> None:
         if self._threshold > level:
             return
-        room = self._high if high else self._low
         try:
             if args or type(msg) is not str or "exc_info" in context or "stack_info" in context:
                 self._capture(level, msg, args, context)
-                return
-            current = current_context()
-            if current:
-                record = (time_ns(), level, self._head, msg, context, trace_of(current), scope_of(current))
-                room.write(encode(encode(record)))
+            elif current := current_context():
+                record = (time_ns(), self._heads[head], msg, context, trace_of(current), scope_of(current))
+                (self._high if high else self._low).write(encode(encode(record)))
             else:
-                room.write(encode(encode((time_ns(), level, self._head, msg, context))))
+                (self._high if high else self._low).write(
+                    encode(encode((time_ns(), self._heads[head], msg, context)))
+                )
         except Exception:
             try:
                 self._capture(level, msg, args, context)
             except Exception:  # such as a caller at the very end of its stack
-                room.drop("capture_failed")
+                (self._high if high else self._low).drop("capture_failed")
 
     method.__name__ = name
     method.__qualname__ = f"HFTLogger.{name}"
@@ -95,17 +101,17 @@ def _text_method(level: int, name: str) -> Callable[..., None]:
 
 def _metric_method(kind: int, name: str, default: float | object) -> Callable[..., None]:
     """Return the method for one kind of measurement."""
+    head = _HEADS.index(kind)
 
     def method(self: HFTLogger, name: Any = _MISSING, value: Any = default, /, **tags: Any) -> None:
         if self._metrics_off:
             return
         try:
-            current = current_context()
-            if current:
-                record = (time_ns(), kind, self._head, name, value, tags, scope_of(current))
+            if current := current_context():
+                record = (time_ns(), self._heads[head], name, value, tags, scope_of(current))
                 self._metric.write(encode(encode(record)))
             else:
-                self._metric.write(encode(encode((time_ns(), kind, self._head, name, value, tags))))
+                self._metric.write(encode(encode((time_ns(), self._heads[head], name, value, tags))))
         except Exception:
             try:
                 self._capture_metric(kind, name, value, tags)
@@ -140,7 +146,12 @@ class HFTLogger(HFTLoggerInterface):
         self.level = level
         self._pipeline = pipeline
         self._intake = intake
-        self._low, self._high, self._metric, self._audit = intake.low, intake.high, intake.metric, intake.audit
+        self._low, self._high, self._metric, self._audit = (
+            intake.low,
+            intake.high,
+            intake.metric,
+            intake.audit,
+        )
         self._closed = False
         self._context = _Context(self._repack, context or {})
         self._repack()
@@ -178,11 +189,10 @@ class HFTLogger(HFTLoggerInterface):
                 self._capture_audit(event, context)
                 return
             safe = self._pipeline.redactor.redact(context)
-            current = current_context()
-            if current:
-                body = encode((time_ns(), self._head, event, safe, trace_of(current), scope_of(current)))
+            if current := current_context():
+                body = encode((time_ns(), self._heads[-1], event, safe, trace_of(current), scope_of(current)))
             else:
-                body = encode((time_ns(), self._head, event, safe))
+                body = encode((time_ns(), self._heads[-1], event, safe))
             self._audit.write(seal_audit(body))
         except Exception:
             try:
@@ -209,7 +219,9 @@ class HFTLogger(HFTLoggerInterface):
 
     def scoped(self, /, **context: Any) -> AbstractContextManager[None]:
         """Add context to every call of the current task, in this and in the tasks and threads it starts, until exit."""
-        values = dict(self._pipeline.redactor.redact(plain_context({**current_scope(), **context}, _LIMITS[1])))
+        values = dict(
+            self._pipeline.redactor.redact(plain_context({**current_scope(), **context}, _LIMITS[1]))
+        )
         return use_scope(Scope(values, msgspec.Raw(encode(values))))
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  (Python logging's name)
@@ -222,13 +234,19 @@ class HFTLogger(HFTLoggerInterface):
 
     def setLevel(self, level: int | str) -> None:  # noqa: N802  (Python logging's name)
         """Capture nothing below this level, whatever the routes want."""
-        self.level = level if isinstance(level, int) else logging.getLevelNamesMapping().get(level.upper(), self.level)
+        self.level = (
+            level if isinstance(level, int) else logging.getLevelNamesMapping().get(level.upper(), self.level)
+        )
         self._set_gates()
 
     async def flush(self, timeout: float | None = None) -> FlushReport:
         """Wait, without blocking the event loop, until what was logged so far is delivered; see `force_flush`."""
         drain = self._intake.ensure_drain()
-        return FlushReport.nothing() if drain is None else await drain.flush_async(5.0 if timeout is None else timeout)
+        return (
+            FlushReport.nothing()
+            if drain is None
+            else await drain.flush_async(5.0 if timeout is None else timeout)
+        )
 
     def force_flush(self, timeout: float = 5.0) -> FlushReport:
         """Wait at most `timeout` seconds until what was logged so far is delivered; falsy when something is not."""
@@ -257,12 +275,36 @@ class HFTLogger(HFTLoggerInterface):
         self._metrics_off = not self._pipeline.wants_metrics(self.name)
 
     def _repack(self) -> None:
-        """Pack what all records of this logger share."""
-        context = dict(self._pipeline.redactor.redact(plain_context(self._context, _LIMITS[1])))
-        self._head = msgspec.Raw(encode((self._pipeline.number, cut(message_text(self.name), 256), context)))
+        """Pack what the records of this logger share, once per level and kind."""
+        context = self._pipeline.redactor.redact(plain_context(self._context, _LIMITS[1]))
+        self._bound = msgspec.Raw(encode(context))
+        self._heads = tuple(map(self._head, _HEADS))
+
+    def _head(self, level: int) -> msgspec.Raw:
+        """Return the packed head for a level that may be none of the usual ones."""
+        return msgspec.Raw(
+            encode((self._pipeline.number, level, cut(message_text(self.name), 256), self._bound))
+        )
 
     def _capture(self, level: int, msg: Any, args: tuple[Any, ...], context: dict[str, Any]) -> None:
-        """The guarded way for text: capture what needs the caller, make the rest packable, fit it into a segment."""
+        """The other ways for text: with `%`-args that pack as they are, else guarded, and fitted into a segment."""
+        if (
+            args
+            and type(msg) is str
+            and _ATOMS.issuperset(map(type, args))
+            and _CALLER_WORDS.isdisjoint(context)
+        ):
+            try:
+                head = self._heads[_HEADS.index(level)]
+                frame = encode(encode((time_ns(), head, msg, context, *_trace_and_scope(), args)))
+                self._room(level).write(frame)
+                return
+            except Exception:  # noqa: S110  (a value that does not pack, a full segment: the guarded way sees to it)
+                pass
+        self._capture_guarded(level, msg, args, context)
+
+    def _capture_guarded(self, level: int, msg: Any, args: tuple[Any, ...], context: dict[str, Any]) -> None:
+        """Capture what needs the caller, make the rest packable, and fit it into a segment."""
         if msg is _MISSING:
             context = dict(context)
             msg = context.pop("msg", "")
@@ -272,16 +314,16 @@ class HFTLogger(HFTLoggerInterface):
         elif type(msg) is not str:
             msg = message_text(msg)
         trace, scope = _trace_and_scope()
-        now = time_ns()
+        now, head = time_ns(), self._head(level)
         room = self._room(level)
         for limit in _LIMITS:
             packed_args = [plain(arg, limit) for arg in args] or None
-            body = (now, level, self._head, cut(msg, limit), plain_context(context, limit), trace, scope)
+            body = (now, head, cut(msg, limit), plain_context(context, limit), trace, scope)
             frame = encode(encode((*body, packed_args, exception, stack)))
             if len(frame) <= room.capacity:
                 break
         else:
-            frame = encode(encode((now, level, self._head, cut(msg, limit), {"hft.cut": True}, trace)))
+            frame = encode(encode((now, head, cut(msg, limit), {"hft.cut": True}, trace)))
         room.put(frame)
 
     def _capture_metric(self, kind: int, name: Any, value: Any, tags: dict[str, Any]) -> None:
@@ -291,8 +333,10 @@ class HFTLogger(HFTLoggerInterface):
             name = tags.pop("operation" if kind == LATENCY and "operation" in tags else "name", "")
         if value is _MISSING:
             value = tags.pop("duration_ms" if kind == LATENCY and "duration_ms" in tags else "value", None)
-        record = (time_ns(), kind, self._head, cut(message_text(name), 256), plain(value, 64), plain_context(tags, 256))
-        self._metric.put(encode(encode((*record, _trace_and_scope()[1]))))
+        name, value, tags = cut(message_text(name), 256), plain(value, 64), plain_context(tags, 256)
+        self._metric.put(
+            encode(encode((time_ns(), self._head(kind), name, value, tags, _trace_and_scope()[1])))
+        )
 
     def _capture_audit(self, event: Any, context: dict[str, Any]) -> None:
         """The guarded way for audit events."""
@@ -304,11 +348,11 @@ class HFTLogger(HFTLoggerInterface):
         now = time_ns()
         for limit in _LIMITS:
             safe = self._pipeline.redactor.redact(plain_context(context, limit))
-            frame = seal_audit(encode((now, self._head, event, safe, trace, scope)))
+            frame = seal_audit(encode((now, self._heads[-1], event, safe, trace, scope)))
             if len(frame) <= self._audit.capacity:
                 break
         else:
-            frame = seal_audit(encode((now, self._head, event, {"hft.cut": True}, trace)))
+            frame = seal_audit(encode((now, self._heads[-1], event, {"hft.cut": True}, trace)))
         self._audit.put(frame)
 
 
@@ -364,7 +408,7 @@ def _caller_side(context: dict[str, Any]) -> tuple[dict[str, Any], PackedExcepti
     exc_info, stack_info = context.get("exc_info"), context.get("stack_info")
     if exc_info is None and stack_info is None:
         return context, None, None
-    context = {key: value for key, value in context.items() if key not in ("exc_info", "stack_info")}
+    context = {key: value for key, value in context.items() if key not in _CALLER_WORDS}
     error = exc_info
     if isinstance(exc_info, tuple):
         error = exc_info[1] if len(exc_info) > 1 else None
@@ -373,7 +417,9 @@ def _caller_side(context: dict[str, Any]) -> tuple[dict[str, Any], PackedExcepti
     exception = capture_exception(error) if isinstance(error, BaseException) else None
     stack = None
     if stack_info:
-        stack = cut("Stack (most recent call last):\n" + "".join(traceback.format_stack(sys._getframe(2))), 16_384)
+        stack = cut(
+            "Stack (most recent call last):\n" + "".join(traceback.format_stack(sys._getframe(2))), 16_384
+        )
     return context, exception, stack
 
 

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from .lanes.capture import message_text
+from .lanes.capture import cut, format_message, message_text
 from .lanes.exceptions import render_exception
-from .lanes.frames import COUNTER, GAUGE, LATENCY, AuditBody, Head, MetricBody, TextBody, decoders, unseal_audit
+from .lanes.frames import (
+    COUNTER,
+    GAUGE,
+    LATENCY,
+    AuditBody,
+    Head,
+    MetricBody,
+    TextBody,
+    decoders,
+    readable,
+    unseal_audit,
+)
 from .record import InstrumentKind, LogLevel, LogRecord, LogType, TraceIds
 from .redaction import Redactor
 
 __all__ = ["Unpacker"]
 
 _HEAD_CACHE = 4096
+_MAX_NAME = 256
 _LEVELS = {int(level): level for level in LogLevel}
 _KINDS = {GAUGE: InstrumentKind.GAUGE, COUNTER: InstrumentKind.COUNTER, LATENCY: InstrumentKind.HISTOGRAM}
 
@@ -34,7 +46,7 @@ class Unpacker:
 
     def text(self, data: bytes) -> tuple[int, LogRecord]:
         """Return the text record of a frame's body."""
-        body: TextBody = self._decoders.text.decode(data)
+        body: TextBody = _read(self._decoders.text, data)
         head = self._head(body.head)
         redactor = self._redactor_of(head.pipeline)
         call = body.context
@@ -43,17 +55,19 @@ class Unpacker:
         context = _merged(head.context, body.scope, call)
         message = body.message
         if body.args:
-            message = _formatted(message, tuple(body.args), context)
+            message, problem = format_message(message, body.args)
+            if problem:
+                context = {**context, "hft.format_error": problem}
         record = LogRecord(
             body.time_ns / 1e9,
-            _LEVELS.get(body.level) or LogLevel(body.level),
+            _LEVELS.get(head.level) or LogLevel(head.level),
             LogType.TEXT,
             head.name,
             redactor.redact_text(message),
             redactor.redact(context),  # type: ignore[arg-type]  # a dict goes in, a dict comes out
             time_ns=body.time_ns,
             trace=_trace(body.trace),
-            stack=body.stack,
+            stack=body.stack and redactor.redact_text(body.stack),
         )
         if body.exception is not None:
             found = render_exception(body.exception)
@@ -64,7 +78,7 @@ class Unpacker:
 
     def metric(self, data: bytes) -> tuple[int, LogRecord]:
         """Return the measurement of a frame's body; its value is as the caller gave it."""
-        body: MetricBody = self._decoders.metric.decode(data)
+        body: MetricBody = _read(self._decoders.metric, data)
         head = self._head(body.head)
         redactor = self._redactor_of(head.pipeline)
         tags = body.tags
@@ -75,8 +89,8 @@ class Unpacker:
                 tags = {**more, **tags}
             elif more is not None:
                 tags["tags"] = more
-        name, unit = body.name, ""
-        if body.kind == LATENCY:
+        name, unit = cut(message_text(body.name), _MAX_NAME), ""
+        if head.level == LATENCY:
             tags = {**tags, "operation": name}
             name, unit = "latency", "ms"
         tags = {str(key): value for key, value in tags.items() if value is not None}
@@ -90,7 +104,7 @@ class Unpacker:
             name,
             body.value,
             redactor.redact(tags),  # type: ignore[arg-type]  # a dict goes in, a dict comes out
-            _KINDS[body.kind],
+            _KINDS[head.level],
             unit,
             time_ns=body.time_ns,
         )
@@ -101,7 +115,7 @@ class Unpacker:
         data = unseal_audit(sealed)
         if data is None:
             raise ValueError("checksum")
-        body: AuditBody = self._decoders.audit.decode(data)
+        body: AuditBody = _read(self._decoders.audit, data)
         head = self._head(body.head)
         record = LogRecord(
             body.time_ns / 1e9,
@@ -126,6 +140,16 @@ class Unpacker:
         return head
 
 
+_Body = TypeVar("_Body")
+
+
+def _read(decoder: msgspec.msgpack.Decoder[_Body], data: bytes) -> _Body:
+    try:
+        return decoder.decode(data)
+    except msgspec.DecodeError:  # a mapping key that packs and does not unpack
+        return decoder.decode(readable(data))
+
+
 _RESERVED = frozenset({"extra", "stacklevel", "exc_info", "stack_info"})
 
 
@@ -144,14 +168,6 @@ def _merged(bound: dict[str, Any], scope: dict[str, Any] | None, call: dict[str,
     if scope:
         return {**bound, **scope, **call}
     return {**bound, **call} if bound else call
-
-
-def _formatted(message: str, args: tuple[Any, ...], context: dict[str, Any]) -> str:
-    try:
-        return message % args
-    except Exception as error:
-        context["hft.format_error"] = f"{type(error).__name__}: {error}"
-        return f"{message} {' '.join(map(message_text, args))}"
 
 
 def _trace(packed: tuple[bytes, int, int] | None) -> TraceIds | None:

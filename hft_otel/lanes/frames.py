@@ -11,30 +11,31 @@ from zlib import crc32
 
 import msgspec
 
+from .capture import text
 from .exceptions import PackedException
 
-__all__ = ["AuditBody", "Head", "MetricBody", "TextBody", "decoders", "encode", "seal_audit", "unseal_audit"]
+__all__ = ["AuditBody", "Head", "MetricBody", "TextBody", "decoders", "encode", "readable", "seal_audit", "unseal_audit"]
 
 encode = msgspec.msgpack.Encoder().encode
 """Pack a value; raises for what MessagePack lacks, which sends the caller to the guarded way (capture.py)."""
 
-GAUGE, COUNTER, LATENCY = 0, 1, 2
-"""The kinds of a MetricBody."""
+GAUGE, COUNTER, LATENCY, AUDIT = 0, 1, 2, 3
+"""What stands for the level in heads that are not of text."""
 
 
 class Head(msgspec.Struct, array_like=True, frozen=True):
-    """What all records of one logger share: its pipeline (config), its name, its bound context."""
+    """What the records of one logger and level (or kind of measurement) share: pipeline, level, name, bound context."""
 
     pipeline: int
+    level: int
     name: str
     context: dict[str, Any]
 
 
 class TextBody(msgspec.Struct, array_like=True):
-    """A text record: nanoseconds since the epoch, level, head, message or format, call context, and what is rare."""
+    """A text record: nanoseconds since the epoch, head, message or format, call context, and what is rare."""
 
     time_ns: int
-    level: int
     head: msgspec.Raw
     message: str
     context: dict[str, Any]
@@ -46,12 +47,11 @@ class TextBody(msgspec.Struct, array_like=True):
 
 
 class MetricBody(msgspec.Struct, array_like=True):
-    """A measurement: time, kind, head, name or operation, value, tags, and the scoped context."""
+    """A measurement: time, head, name or operation, value, tags, and the scoped context."""
 
     time_ns: int
-    kind: int
     head: msgspec.Raw
-    name: str
+    name: Any
     value: Any
     tags: dict[str, Any]
     scope: dict[str, Any] | None = None
@@ -85,6 +85,39 @@ def decoders() -> Decoders:
         msgspec.msgpack.Decoder(AuditBody),
         msgspec.msgpack.Decoder(Head),
     )
+
+
+_decode_any = msgspec.msgpack.Decoder().decode
+_decode_items = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+
+
+def readable(body: bytes) -> bytes:
+    """Return a body that could not be decoded as one that can, with mapping keys as text.
+
+    A dataclass, say, packs as a key and cannot be one when it is read back. Raises msgspec.DecodeError for what is
+    no MessagePack at all.
+    """
+    return encode([_reread(item) for item in _decode_items(body)])
+
+
+def _reread(packed: Any) -> Any:
+    """Return a value as it is packed, if it can be decoded; else what is inside, with keys as text."""
+    try:
+        _decode_any(packed)
+        return packed
+    except msgspec.DecodeError:
+        tag = packed[0]
+    if tag >> 4 == 0x8 or tag in (0xDE, 0xDF):  # a mapping: read it as a list of its keys and values in turn
+        start = {0xDE: 3, 0xDF: 5}.get(tag, 1)
+        size = int.from_bytes(packed[1:start], "big") if start > 1 else tag & 0xF
+        items = _decode_items(b"\xdd" + (2 * size).to_bytes(4, "big") + packed[start:])
+        return {_key_text(key): _reread(value) for key, value in zip(items[::2], items[1::2], strict=True)}
+    return [_reread(item) for item in _decode_items(packed)]
+
+
+def _key_text(packed: Any) -> str:
+    key = _decode_any(encode(_reread(packed)))
+    return key if isinstance(key, str) else text(key)
 
 
 def seal_audit(body: bytes) -> bytes:
