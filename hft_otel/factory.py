@@ -6,13 +6,14 @@ import copy
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from ._validation import validate
+from ._environment import with_environment
+from ._validation import KEEPS_AUDIT, TAKES, validate
 from .config import (
     BackendConfig,
     ConfigError,
@@ -43,16 +44,6 @@ from .worker import Worker
 
 __all__ = ["LoggerFactory", "backend_infos"]
 
-_KEEPS_AUDIT = (FileConfig, ElasticsearchConfig, OtlpConfig)
-_ACCEPTS: dict[type[BackendConfig], frozenset[LogType]] = {
-    ConsoleConfig: frozenset({LogType.TEXT}),
-    FileConfig: frozenset({LogType.TEXT, LogType.AUDIT}),
-    PrometheusConfig: frozenset({LogType.METRIC}),
-    ElasticsearchConfig: frozenset({LogType.TEXT, LogType.AUDIT}),
-    SlackConfig: frozenset({LogType.TEXT, LogType.AUDIT}),
-}
-"""What a backend can take, where that is not everything."""
-
 
 class LoggerFactory:
     """Creates loggers for injection; loggers with equal configuration share backends, rules and counters."""
@@ -65,7 +56,7 @@ class LoggerFactory:
         for a configuration that cannot be used, and nothing else.
         """
         config = copy.deepcopy(config) if config is not None else LoggerFactory._get_default_config()
-        return _process.logger(name, config)
+        return _process.logger(name, with_environment(config, os.environ))
 
     @staticmethod
     def _get_default_config() -> LogConfig:
@@ -91,9 +82,9 @@ def backend_infos(config: LogConfig) -> list[BackendInfo]:
             infos.append(
                 BackendInfo(
                     name,
-                    _ACCEPTS.get(type(backend), frozenset(LogType)),
+                    TAKES.get(type(backend), frozenset(LogType)),
                     level_number(backend.min_level, LogLevel.DEBUG),
-                    isinstance(backend, _KEEPS_AUDIT),
+                    isinstance(backend, KEEPS_AUDIT),
                 )
             )
     return infos
@@ -152,21 +143,25 @@ class _Process:
         with self._lock:
             enabled = {name: backend for name, backend in config.backends.items() if backend.enabled}
             otlp = {name: part for name, part in enabled.items() if isinstance(part, OtlpConfig)}
-            live: dict[str, LogBackend] = {name: self._shared(name, part, config) for name, part in otlp.items()}
+            live: dict[str, LogBackend] = {
+                name: self._shared(name, part, config) for name, part in otlp.items()
+            }
             group = next((backend for backend in live.values() if isinstance(backend, Group)), None)
             for name, backend in enabled.items():
                 if getattr(backend, "via", "sdk") == "collector":
                     if group is None:
                         cause = f"{config.source or 'config'}: logging.backends.{name}: via: collector needs the otlp backend"
                         raise ConfigError(f"{cause}; add `otlp: {{enabled: true}}` under backends")
-                    live[name] = ViaCollector(name, group, _ACCEPTS.get(type(backend), frozenset(LogType)))
+                    live[name] = ViaCollector(name, group, TAKES.get(type(backend), frozenset(LogType)))
                 elif name not in live:
                     live[name] = self._shared(name, backend, config)
             return {name: live[name] for name in enabled}
 
     def _shared(self, name: str, backend: BackendConfig, config: LogConfig) -> LogBackend:
         options = _canonical(replace(backend, enabled=True))
-        resource = _canonical(config.global_context) if isinstance(backend, (OtlpConfig, CustomConfig)) else b""
+        resource = (
+            _canonical(config.global_context) if isinstance(backend, (OtlpConfig, CustomConfig)) else b""
+        )
         key = (type(backend).__name__, options + resource)
         self._claim(name, backend, key, config)
         if key not in self._built:
@@ -254,7 +249,9 @@ def _build_destination(name: str, backend: BackendConfig, config: LogConfig) -> 
         return _build_custom(name, backend, config)
     kinds = (DatadogConfig, ElasticsearchConfig)
     hint = "; set `via: collector`" if isinstance(backend, kinds) else ""
-    raise ConfigError(f"{config.source or 'config'}: logging.backends.{name}: no destination for this backend{hint}")
+    raise ConfigError(
+        f"{config.source or 'config'}: logging.backends.{name}: no destination for this backend{hint}"
+    )
 
 
 def _build_custom(name: str, backend: CustomConfig, config: LogConfig) -> LogBackend:
@@ -283,7 +280,11 @@ def _canonical(value: object) -> bytes:
 
 def _last_words(report: FlushReport, timeout: float) -> str:
     """Return what a process says that ends with something undelivered."""
-    lost = [f"{sums.destination} {sums.type} {left}" for sums in report.destinations if (left := _undelivered(sums))]
+    lost = [
+        f"{sums.destination} {sums.type} {left}"
+        for sums in report.destinations
+        if (left := _undelivered(sums))
+    ]
     kept = sum(sums.pending for sums in report.destinations if sums.type == LogType.AUDIT)
     text = f"exit after at most {timeout:g} s with records not delivered: {', '.join(lost) or report.pending}"
     return text + (f"; {kept} audit deliveries stay in the journal for the next start" if kept else "")

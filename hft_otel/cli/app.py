@@ -12,7 +12,9 @@ from ..config import ConfigError
 __all__ = ["app"]
 
 _FILE = click.argument("file", type=click.Path(path_type=Path))
-_COMPONENT = click.option("--component", metavar="NAME", help="Apply the overrides of this entry of `components:`.")
+_COMPONENT = click.option(
+    "--component", metavar="NAME", help="Apply the overrides of this entry of `components:`."
+)
 
 
 class _Group(click.Group):
@@ -29,7 +31,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hft-otel")
 def app() -> None:
-    """The OpenTelemetry-native logger for trading systems: look at its configuration, and see it work.
+    r"""The OpenTelemetry-native logger for trading systems: look at its configuration, and see it work.
 
     \b
     hft-otel demo                          an arbitrage system over replayed market data, fully logged
@@ -62,7 +64,9 @@ def check(file: Path, component: str | None, logger: str, strict: bool) -> None:
 @click.option("--level", default="INFO", show_default=True, help="Level of a TEXT call, by name or number.")
 @click.option("--logger", default="app", show_default=True, help="Name of the logger.")
 @click.option("--context", multiple=True, metavar="KEY=VALUE", help="A context value; may be repeated.")
-def explain(file: Path, component: str | None, log_type: str, level: str, logger: str, context: tuple[str, ...]) -> None:
+def explain(
+    file: Path, component: str | None, log_type: str, level: str, logger: str, context: tuple[str, ...]
+) -> None:
     """Say which rules of FILE match a call, which backends get it, and why the others do not.
 
     Exit status 1 where no backend gets it.
@@ -73,12 +77,22 @@ def explain(file: Path, component: str | None, log_type: str, level: str, logger
 
 
 @app.command()
-@click.option("--messages", type=click.Path(path_type=Path), help="Replay this recording instead of generated messages.")
-@click.option("--rate", default=500.0, show_default=True, type=click.FloatRange(1, 50_000), help="Messages per second.")
-@click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(1, 86_400), help="How long to run.")
+@click.option(
+    "--messages", type=click.Path(path_type=Path), help="Replay this recording instead of generated messages."
+)
+@click.option(
+    "--rate", default=500.0, show_default=True, type=click.FloatRange(1, 50_000), help="Messages per second."
+)
+@click.option(
+    "--seconds", default=20.0, show_default=True, type=click.FloatRange(1, 86_400), help="How long to run."
+)
 @click.option("--config", type=click.Path(path_type=Path), help="Another logging.yaml than the demo's own.")
 @click.option("--seed", default=1, show_default=True, help="Seed of the generated messages.")
-@click.option("--collector/--no-collector", default=None, help="Run a Collector beside it; by default where one is built.")
+@click.option(
+    "--collector/--no-collector",
+    default=None,
+    help="Run a Collector beside it; by default where one is built.",
+)
 def demo(
     messages: Path | None, rate: float, seconds: float, config: Path | None, seed: int, collector: bool | None
 ) -> None:

@@ -26,7 +26,9 @@ def run(file: Path, component: str | None, logger: str, *, strict: bool) -> int:
     warnings = validate(config)
     table = route_table(config)
     out = Console()
-    out.print(f"[bold]{escape(str(file))}[/bold] is valid; environment [bold]{escape(config.environment)}[/bold]\n")
+    out.print(
+        f"[bold]{escape(str(file))}[/bold] is valid; environment [bold]{escape(config.environment)}[/bold]\n"
+    )
     text = yaml.safe_dump({"logging": effective(config)}, sort_keys=False, allow_unicode=True)
     out.print(Syntax(text, "yaml", background_color="default", word_wrap=True))
     out.print(_rules(table))

@@ -70,14 +70,18 @@ def _import_examples() -> Path:
             if str(folder) not in sys.path:
                 sys.path.insert(0, str(folder))
             return folder
-    raise ConfigError("the example system is neither in this checkout nor in this installation; run `make demo` in a clone")
+    raise ConfigError(
+        "the example system is neither in this checkout nor in this installation; run `make demo` in a clone"
+    )
 
 
 @contextmanager
 def _collector(options: Options, config: LogConfig, out: Console) -> Iterator[DemoCollector | None]:
     """Run a Collector, where there is one and the configuration has no OTLP of its own, and route everything to it."""
     binary = find_binary() if options.collector is not False else None
-    has_otlp = any(isinstance(backend, OtlpConfig) and backend.enabled for backend in config.backends.values())
+    has_otlp = any(
+        isinstance(backend, OtlpConfig) and backend.enabled for backend in config.backends.values()
+    )
     if binary is None or has_otlp:
         if options.collector:
             raise ConfigError("no Collector is here; `make collector` builds one, or HFT_OTELCOL names one")

@@ -108,7 +108,9 @@ class DemoCollector:
             "exporters": {f"file/{signal}": {"path": str(self._file(signal))} for signal in signals},
             "service": {
                 "telemetry": {"metrics": {"level": "none"}, "logs": {"level": "warn"}},
-                "pipelines": {signal: {"receivers": ["otlp"], "exporters": [f"file/{signal}"]} for signal in signals},
+                "pipelines": {
+                    signal: {"receivers": ["otlp"], "exporters": [f"file/{signal}"]} for signal in signals
+                },
             },
         }
 

@@ -46,7 +46,11 @@ def print_tables(out: Console, result: Any, report: FlushReport, collector: Mapp
 
 def findings(result: Any, report: FlushReport, collector: Mapping[str, int] | None) -> list[str]:
     """Return what does not add up; an empty list is what everyone hopes for."""
-    return [*_lost(report), *_calls_against_lanes(result.calls, report), *_collector_against_sums(report, collector)]
+    return [
+        *_lost(report),
+        *_calls_against_lanes(result.calls, report),
+        *_collector_against_sums(report, collector),
+    ]
 
 
 def _lost(report: FlushReport) -> Iterator[str]:
@@ -65,7 +69,11 @@ def _calls_against_lanes(calls: Mapping[str, int], report: FlushReport) -> Itera
     emitted = {lane.lane: lane.emitted for lane in report.lanes}
     for lane, kinds in _LANES.items():
         called, taken = sum(calls.get(kind, 0) for kind in kinds), emitted.get(lane, 0)
-        if taken != called and not (lane == "low" and taken < called) and not (lane == "metric" and taken == 0):
+        if (
+            taken != called
+            and not (lane == "low" and taken < called)
+            and not (lane == "metric" and taken == 0)
+        ):
             yield f"{called} calls of {', '.join(kinds)}, but {taken} records in lane {lane}"
 
 
@@ -79,13 +87,17 @@ def _collector_against_sums(report: FlushReport, collector: Mapping[str, int] | 
 
 
 def _calls(result: Any) -> Table:
-    table = Table(title="Log calls, and what one cost the caller in us", title_justify="left", header_style="bold")
+    table = Table(
+        title="Log calls, and what one cost the caller in us", title_justify="left", header_style="bold"
+    )
     for heading in ("call", "number", "p50", "p99"):
         table.add_column(heading, justify="left" if heading == "call" else "right")
     kinds = [kind for kind, number in result.calls.items() if number]
     for title, members in (*((kind, (kind,)) for kind in kinds), ("all", tuple(kinds))):
         number = sum(result.calls[kind] for kind in members)
-        cost = [f"{max(result.cost(share, *members) - result.clock_ns, 0) / 1000:.1f}" for share in (0.5, 0.99)]
+        cost = [
+            f"{max(result.cost(share, *members) - result.clock_ns, 0) / 1000:.1f}" for share in (0.5, 0.99)
+        ]
         table.add_row(title, str(number), *cost, style="bold" if title == "all" else None)
     return table
 

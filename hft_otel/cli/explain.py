@@ -16,7 +16,9 @@ from .routes import load, route_table, sample
 __all__ = ["run"]
 
 
-def run(file: Path, component: str | None, log_type: str, level: str, logger: str, context: Iterable[str]) -> int:
+def run(
+    file: Path, component: str | None, log_type: str, level: str, logger: str, context: Iterable[str]
+) -> int:
     """Print the decisions and return the exit status."""
     config = load(file, component)
     table = route_table(config)
@@ -24,7 +26,9 @@ def run(file: Path, component: str | None, log_type: str, level: str, logger: st
     out = Console(highlight=False, soft_wrap=True)
     kind = f"{log_type} {record.level.name}" if record.log_type is LogType.TEXT else log_type
     where = "".join(f" {key}={value}" for key, value in record.context.items())
-    out.print(f"[bold]{escape(f'{kind} from {logger}{where}')}[/bold] in environment {escape(config.environment)}\n")
+    out.print(
+        f"[bold]{escape(f'{kind} from {logger}{where}')}[/bold] in environment {escape(config.environment)}\n"
+    )
     for rule in table.rules:
         objection = rule.objection(record, table.environment)
         verdict = "matches" if objection is None else f"does not match: {objection}"
@@ -37,7 +41,9 @@ def run(file: Path, component: str | None, log_type: str, level: str, logger: st
         mark = "[green]gets it[/green]" if decision.wanted else "[dim]does not[/dim]"
         out.print(f"  {escape(decision.backend)} {mark}: {escape(decision.why)}{hop}")
     if record.log_type is LogType.TEXT and record.level < level_number(config.min_level, 0):
-        out.print(f"\n[yellow]never captured:[/yellow] the loggers' own min_level is {escape(config.min_level)}")
+        out.print(
+            f"\n[yellow]never captured:[/yellow] the loggers' own min_level is {escape(config.min_level)}"
+        )
         return 1
     return 0 if any(decision.wanted for decision in decisions) else 1
 

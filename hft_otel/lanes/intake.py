@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -71,10 +72,10 @@ class Drain(Protocol):
 class Sizes(NamedTuple):
     """The bounds on memory, in bytes: segments per room times the size of one."""
 
-    segment: int = 256 * 1024
-    low: int = 8
-    high: int = 4
-    metric: int = 6
+    segment: int = 64 * 1024
+    low: int = 32
+    high: int = 16
+    metric: int = 24
 
 
 class Intake:
@@ -90,7 +91,9 @@ class Intake:
         self.drain: Drain | None = None
         self.start_drain: Callable[[Intake], Drain] | None = None
         """How a drain is started when the first record of a forked child, or the first pipeline, needs one."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._starting = False
+        self._forked = False
         self.low = Room("low", self._anonymous(sizes.low), self._wake)
         self.high = Room("high", self._anonymous(sizes.high), self._wake)
         self.metric = Room("metric", self._anonymous(sizes.metric), self._wake)
@@ -122,31 +125,51 @@ class Intake:
 
     def ensure_drain(self) -> Drain | None:
         """Start the drain if there is none; in a forked child the parent's does not count."""
-        if self.drain is None and self.start_drain is not None:
+        if self.drain is None:
             with self._lock:
-                if self.drain is None:
-                    self.drain = self.start_drain(self)
+                if not self._starting:  # else a signal handler has interrupted this very function on this thread
+                    self._start()
         return self.drain
 
+    def _start(self) -> None:
+        self._starting = True
+        try:
+            if self._forked:
+                self._begin_child()
+            if self.drain is None and self.start_drain is not None:
+                self.drain = self.start_drain(self)
+        finally:
+            self._starting = False
+
     def after_fork(self) -> None:
-        """Give the child rooms of its own; its drain starts when it first logs or flushes."""
-        self._lock = threading.Lock()
+        """Let go of the parent's rooms and drain; the child's own begin when it first logs or flushes.
+
+        Most children never log, and what each of them made here nobody would remove.
+        """
+        self._lock = threading.RLock()
+        self._starting = False
+        self._forked = True
         self.drain = None
-        self.journal.after_fork()
-        for room, count in ((self.low, self.sizes.low), (self.high, self.sizes.high), (self.metric, self.sizes.metric)):
-            room.replace(self._anonymous(count))
-        self.audit.replace(self.journal.supply)
+        self.journal.leave()
         for room in self.rooms:
-            room.write = _first_write(self, room)
+            room.leave(_first_write(self, room))
+
+    def _begin_child(self) -> None:
+        self.journal.begin()
+        for room, count in ((self.low, self.sizes.low), (self.high, self.sizes.high), (self.metric, self.sizes.metric)):
+            room.begin(self._anonymous(count))
+        self.audit.begin(self.journal.supply)
+        self._forked = False
 
 
 def _first_write(intake: Intake, room: Room) -> Callable[[bytes], object]:
-    """Return a `write` that starts the child's drain and then gets out of the way."""
+    """Return the `write` of a forked child's room, which begins the child's own and starts its drain."""
 
     def write(frame: bytes) -> object:
-        for each in intake.rooms:
-            each.write = each.active.write
-        intake.ensure_drain()
+        with suppress(Exception):  # no further thread, say: the rooms keep what they can
+            intake.ensure_drain()
+        if room.write is write:
+            raise ValueError("interrupted by a signal handler while the child's rooms were being made")
         return room.write(frame)
 
     return write
