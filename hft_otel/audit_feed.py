@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from .ledger import LaneSums
 from .lanes.room import Cursor
 from .lanes.segment import HEADER_SIZE, Segment
+from .ledger import LaneSums
 from .outbox import Outbox
 from .record import LogRecord, LogType
 
@@ -24,8 +24,12 @@ Decode = Callable[[bytes, str], tuple[LogRecord, "tuple[Outbox, ...]"]]
 _SLICE = 64
 
 
+_Event = tuple[LogRecord, "tuple[Outbox, ...]"] | None
+"""A decoded event with the outboxes that want it; None for bytes that are no event."""
+
+
 class _Mark(NamedTuple):
-    """When `outbox.settled(AUDIT)` reaches `offered`, all before this place is settled."""
+    """When the outbox has settled `offered` audit events, all before this place is settled."""
 
     offered: int
     segment: Segment
@@ -42,9 +46,16 @@ class _Feed:
         self.marks: deque[_Mark] = deque()
         self.settled: tuple[Segment, int] = (segment, offset)
 
+    def mark(self) -> None:
+        """Note that all before the cursor is settled once what is offered by now is."""
+        offered = self.outbox.audits_offered
+        if self.marks and self.marks[-1].offered == offered:
+            self.marks.pop()  # nothing was offered since: events for others must not pile up marks here
+        self.marks.append(_Mark(offered, self.cursor.segment, self.cursor.offset))
+
     def advance_settled(self) -> None:
         """Move the settled place up to what the destination has settled."""
-        done = self.outbox.tallies.settled(LogType.AUDIT)
+        done = self.outbox.tallies.settled[LogType.AUDIT]
         while self.marks and self.marks[0].offered <= done:
             mark = self.marks.popleft()
             self.settled = (mark.segment, mark.offset)
@@ -53,20 +64,30 @@ class _Feed:
 class AuditReader:
     """Reads one chain of audit segments: counts each event once, and feeds it to every outbox that wants it.
 
-    `retire` is given each segment once nothing in it is needed any more.
+    `seq` is the number, in its stream, of the first event of the segment where `start` is. `retire` is given each
+    segment once nothing in it is needed any more. An event's id is made of the stream's name and its number.
     """
 
     def __init__(
-        self, lane: str, stream: str, start: Cursor, seq: int, decode: Decode, retire: Callable[[Segment], None]
+        self,
+        lane: str,
+        stream: str,
+        start: Cursor,
+        seq: int,
+        decode: Decode,
+        retire: Callable[[Segment], None],
     ) -> None:
         self.sums = LaneSums(lane, LogType.AUDIT.value)
         self.stream = stream
         self._census = Cursor(start.segment, start.offset)
-        self._seq = seq
+        self._seq = seq + _events_before(start)
         self._decode = decode
         self._retire = retire
         self._oldest = start.segment
+        self._noted = (start.segment, start.offset)
         self._feeds: dict[Outbox, _Feed] = {}
+        self._fresh: dict[int, _Event] = {}
+        """What the census decoded in this turn, by number, so that those who keep up need not decode it again."""
 
     def add(self, outboxes: Iterable[Outbox]) -> None:
         """Feed further outboxes, from the next event on."""
@@ -80,6 +101,7 @@ class AuditReader:
         for feed in self._feeds.values():
             moved += self._serve(feed)
             feed.advance_settled()
+        self._fresh.clear()
         self._retire_settled()
         return moved
 
@@ -95,8 +117,11 @@ class AuditReader:
     @property
     def settled(self) -> bool:
         """Say whether every event read so far is settled everywhere, and nothing is left to read."""
-        return not self._census.read_would_find() and all(
-            not feed.marks and self._caught_up(feed) for feed in self._feeds.values()
+        census = self._census
+        return (
+            census.segment.next is None
+            and not census.read_would_find()
+            and all(not feed.marks and self._caught_up(feed) for feed in self._feeds.values())
         )
 
     def _count_new(self) -> int:
@@ -112,7 +137,7 @@ class AuditReader:
         return moved
 
     def _number_segment(self) -> None:
-        """Note the sequence number of a segment's first event, for whoever reads it after a restart."""
+        """Note the number of a segment's first event, for whoever reads it after a restart."""
         segment = self._census.segment
         if self._census.offset == HEADER_SIZE and segment.path is not None:
             header = segment.read_header()
@@ -120,14 +145,13 @@ class AuditReader:
                 segment.write_header(header._replace(first_seq=self._seq + 1))
 
     def _count(self, body: bytes) -> None:
-        audit_id = self._next_id()
-        try:
-            _, outboxes = self._decode(body, audit_id)
-        except Exception:  # a torn tail after a kill, a damaged file
+        event = self._fresh[self._seq] = self._event(body, self._seq)
+        self._seq += 1
+        if event is None:  # a torn tail after a kill, a damaged file
             reasons = self.sums.dropped
             reasons["unreadable"] = reasons.get("unreadable", 0) + 1
             return
-        takers = [outbox for outbox in outboxes if outbox in self._feeds]
+        takers = [outbox for outbox in event[1] if outbox in self._feeds]
         if takers:
             self.sums.routed += 1
         else:
@@ -135,10 +159,11 @@ class AuditReader:
         for outbox in takers:
             outbox.tallies.accepted[LogType.AUDIT] += 1
 
-    def _next_id(self) -> str:
-        audit_id = f"{self.stream}-{self._seq}"
-        self._seq += 1
-        return audit_id
+    def _event(self, body: bytes, seq: int) -> _Event:
+        try:
+            return self._decode(body, f"{self.stream}-{seq}")
+        except Exception:  # noqa: BLE001  (whatever the bytes are, the next event must be read)
+            return None
 
     def _caught_up(self, feed: _Feed) -> bool:
         return feed.cursor.segment is self._census.segment and feed.cursor.offset >= self._census.offset
@@ -146,39 +171,45 @@ class AuditReader:
     def _serve(self, feed: _Feed) -> int:
         """Offer the outbox what it wants of the events up to the census, as far as it has space."""
         moved = 0
-        while (space := feed.outbox.space) and not self._caught_up(feed):
+        while (space := feed.outbox.space) and moved < 4 * _SLICE and not self._caught_up(feed):
             cursor = feed.cursor
             end = self._census.offset if cursor.segment is self._census.segment else None
             bodies = cursor.read(min(space, _SLICE), end)
             wanted: list[LogRecord] = []
             for body in bodies:
-                audit_id = f"{self.stream}-{feed.seq}"
+                event = self._fresh[feed.seq] if feed.seq in self._fresh else self._event(body, feed.seq)
                 feed.seq += 1
-                try:
-                    record, outboxes = self._decode(body, audit_id)
-                except Exception:  # counted by the census
-                    continue
-                if feed.outbox in outboxes:
-                    wanted.append(record)
+                if event is not None and feed.outbox in event[1]:
+                    wanted.append(event[0])
             feed.outbox.offer(wanted)
             feed.outbox.audits_offered += len(wanted)
             moved += len(bodies)
             if not bodies and cursor.step() is None:
                 break
-            feed.marks.append(_Mark(feed.outbox.audits_offered, cursor.segment, cursor.offset))
+            feed.mark()
         return moved
 
     def _retire_settled(self) -> None:
-        """Note the slowest destination's place in the oldest segment, and let go of segments behind it."""
+        """Let go of segments behind the slowest destination, and note its place in the oldest that is left."""
+        places = [feed.settled for feed in self._feeds.values()] or [
+            (self._census.segment, self._census.offset)
+        ]
         while True:
-            places = [feed.settled for feed in self._feeds.values()] or [(self._census.segment, self._census.offset)]
             offsets = [offset for segment, offset in places if segment is self._oldest]
-            if not offsets and self._oldest is not self._census.segment and self._oldest.next is not None:
-                done, self._oldest = self._oldest, self._oldest.next
-                self._retire(done)
-                continue
-            if offsets and self._oldest.path is not None:
-                header = self._oldest.read_header()
-                if min(offsets) > header.settled:
-                    self._oldest.write_header(header._replace(settled=min(offsets)))
-            return
+            if offsets or self._oldest is self._census.segment or self._oldest.next is None:
+                break
+            done, self._oldest = self._oldest, self._oldest.next
+            self._retire(done)
+        slowest = (self._oldest, min(offsets, default=HEADER_SIZE))
+        if offsets and self._oldest.path is not None and slowest != self._noted:
+            self._noted = slowest
+            self._oldest.write_header(self._oldest.read_header()._replace(settled=slowest[1]))
+
+
+def _events_before(start: Cursor) -> int:
+    """Count the events of the segment that come before the place."""
+    probe = Cursor(start.segment)
+    count = 0
+    while found := probe.read(_SLICE, start.offset):
+        count += len(found)
+    return count

@@ -13,7 +13,15 @@ from typing import NamedTuple
 
 from .record import LogType
 
-__all__ = ["SELF_METRICS", "DestinationSums", "FlushReport", "LaneSums", "SelfMetric", "Tallies", "observations"]
+__all__ = [
+    "SELF_METRICS",
+    "DestinationSums",
+    "FlushReport",
+    "LaneSums",
+    "SelfMetric",
+    "Tallies",
+    "observations",
+]
 
 
 class SelfMetric(NamedTuple):
@@ -33,7 +41,9 @@ SELF_METRICS = (
     SelfMetric("telemetry.accepted", "counter", "{record}", "Records that a destination accepted"),
     SelfMetric("telemetry.delivered", "counter", "{record}", "Records that a destination delivered"),
     SelfMetric("telemetry.exports", "counter", "{export}", "Exports of aggregated metrics, by outcome"),
-    SelfMetric("telemetry.pending", "up_down_counter", "{record}", "Records that wait, by lane or destination"),
+    SelfMetric(
+        "telemetry.pending", "up_down_counter", "{record}", "Records that wait, by lane or destination"
+    ),
 )
 
 
@@ -73,24 +83,42 @@ class DestinationSums:
 
 
 class Tallies:
-    """One destination's counts, each key written by one thread only."""
+    """One destination's counts; the worker writes `accepted` and `refused`, the destination's thread the others."""
 
     def __init__(self) -> None:
         self.accepted: Counter[LogType] = Counter()
-        self.delivered: Counter[LogType] = Counter()
         self.refused: Counter[tuple[LogType, str]] = Counter()
-        """Dropped before the queue, by the worker."""
+        """Dropped before the queue."""
+        self.delivered: Counter[LogType] = Counter()
         self.dropped: Counter[tuple[LogType, str]] = Counter()
-        """Dropped behind the queue, by the destination's thread."""
+        """Dropped behind the queue."""
         self.declined: Counter[LogType] = Counter()
         """Not wanted by the destination's own `should_handle`; no longer counted as accepted."""
+        self.settled: Counter[LogType] = Counter()
+        """Delivered, dropped or declined behind the queue. Records of a type settle in the order in which they were
+        queued, so this number says which of them are done."""
 
-    def settled(self, log_type: LogType) -> int:
-        """How many records of a type are delivered, dropped or declined."""
-        count = self.delivered[log_type] + self.declined[log_type]
-        for counter in (self.dropped, self.refused):
-            count += sum(number for (kind, _), number in counter.copy().items() if kind is log_type)
-        return count
+    def deliver(self, log_type: LogType, number: int = 1) -> None:
+        """Count queued records as delivered."""
+        self.delivered[log_type] += number
+        self.settled[log_type] += number
+
+    def drop(self, log_type: LogType, reason: str) -> None:
+        """Count a queued record as dropped."""
+        self.dropped[log_type, reason] += 1
+        self.settled[log_type] += 1
+
+    def decline(self, log_type: LogType) -> None:
+        """Count a queued record as one that the destination does not want."""
+        self.declined[log_type] += 1
+        self.settled[log_type] += 1
+
+    def expected(self) -> dict[LogType, int]:
+        """Return what `settled` comes to once all that is accepted by now is settled; the worker's side."""
+        counts = dict(self.accepted)
+        for (log_type, _), number in self.refused.items():
+            counts[log_type] -= number
+        return counts
 
     def sums(self, destination: str) -> Iterator[DestinationSums]:
         """Yield the sums per type, read in an order that never makes pending negative."""
@@ -182,7 +210,11 @@ def observations(report: FlushReport) -> Iterator[tuple[str, float, Mapping[str,
         yield "telemetry.delivered", sums.delivered, where
         yield "telemetry.pending", sums.pending, {"place": sums.destination, "type": sums.type}
         for reason, number in sums.dropped.items():
-            yield "telemetry.dropped", number, {"place": sums.destination, "type": sums.type, "reason": reason}
+            yield (
+                "telemetry.dropped",
+                number,
+                {"place": sums.destination, "type": sums.type, "reason": reason},
+            )
         if sums.exports_succeeded or sums.exports_failed:
             for outcome, number in (("succeeded", sums.exports_succeeded), ("failed", sums.exports_failed)):
                 yield "telemetry.exports", number, {"destination": sums.destination, "outcome": outcome}

@@ -12,38 +12,51 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 __all__ = ["at_end"]
 
 _stop: Callable[[], None] | None = None
 _installed = False
+_stopping = False
+_terminated = False
+"""SIGTERM came while the process was draining already."""
 
 
 def at_end(stop: Callable[[], None]) -> None:
-    """Call `stop` once when this process ends; the latest caller's counts, as a forked child replaces its parent's."""
+    """Call `stop` once when this process ends; only the latest caller's counts.
+
+    A forked child forgets its parent's: what that would drain is the parent's.
+    """
     global _stop, _installed  # noqa: PLW0603  (a process has one end)
     _stop = stop
-    if "multiprocessing.util" in sys.modules and not _installed_in_child():
-        from multiprocessing.util import Finalize  # noqa: PLC0415  (only where it is in use already)
+    if _is_multiprocessing_child():
+        from multiprocessing.util import Finalize
 
-        Finalize(None, _run_once, exitpriority=0)  # its children leave by os._exit, past atexit
+        Finalize(None, _run_once, exitpriority=0)  # such children leave by os._exit, past atexit
     if not _installed:
         _installed = True
         atexit.register(_run_once)
         _chain_sigterm()
 
 
-def _installed_in_child() -> bool:
-    process = sys.modules.get("multiprocessing.process")
-    return process is None or getattr(process, "parent_process", lambda: None)() is None
+def _is_multiprocessing_child() -> bool:
+    process = sys.modules.get("multiprocessing.process")  # not imported here, for those that do not use it
+    return process is not None and process.parent_process() is not None
 
 
 def _run_once() -> None:
-    global _stop  # noqa: PLW0603  (see above)
+    global _stop, _stopping  # noqa: PLW0603  (see above)
     stop, _stop = _stop, None
-    if stop is not None:
+    if stop is None:
+        return
+    _stopping = True
+    with suppress(Exception):  # an application that ends well must not seem to end badly
         stop()
+    _stopping = False
+    if _terminated:
+        _terminate()
 
 
 def _chain_sigterm() -> None:
@@ -54,6 +67,22 @@ def _chain_sigterm() -> None:
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    global _terminated  # noqa: PLW0603  (see above)
+    if _stopping:  # this very signal interrupts the drain, which ends soon by itself
+        _terminated = True
+        return
     _run_once()
+    _terminate()
+
+
+def _terminate() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _forget() -> None:
+    global _stop, _stopping, _terminated
+    _stop, _stopping, _terminated = None, False, False
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -1,15 +1,19 @@
 """One line on stderr when something begins to be lost or cannot be delivered, and one when it recovers.
 
-On a thread of its own, since a full pipe behind stderr must stop nothing else.
+On a thread of its own, since whatever stands behind stderr must stop nothing else.
 """
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple, TextIO
 
 from .ledger import FlushReport
 from .outbox import Outbox
@@ -18,31 +22,53 @@ __all__ = ["Notices", "say"]
 
 _PERIOD = 1.0
 _REPEAT = 30.0
+"""Seconds between two lines that say that the same thing is going wrong."""
 _QUIET = 5.0
 """Seconds without a further loss after which it counts as recovered."""
+_LONGEST = 1024
+"""Bytes of a line; a pipe that takes anything takes as many without blocking."""
 _CURES = {
     "room_full": "more is logged than the worker can take; log less, or raise the logger's min_level",
-    "queue_full": "it takes less than it is sent; see its problem above, or route less to it",
-    "shutdown": "give exit_timeout more seconds if this matters",
+    "queue_full": "it takes less than it is sent; route less to it",
 }
 
 
 def say(message: str) -> None:
-    """Write one line to stderr; never raises."""
+    """Write one line to stderr; never raises, and gives up after a fifth of a second where nobody reads."""
+    line = f"hft-otel: {' '.join(message.split())}"
     try:
-        sys.stderr.write(f"hft-otel: {message}\n")
-        sys.stderr.flush()
-    except Exception:  # closed, or a pipe that nobody reads: there is nobody left to tell
+        stream = sys.stderr
+        descriptor = _descriptor(stream)
+        if descriptor is None:
+            stream.write(f"{line}\n")
+            stream.flush()
+        elif select.select((), (descriptor,), (), 0.2)[1]:
+            # Past the stream's buffer, whose lock a signal handler may not take twice and a blocked writer keeps.
+            os.write(descriptor, line.encode(errors="backslashreplace")[:_LONGEST] + b"\n")
+    except Exception:  # noqa: BLE001  (closed, gone, or replaced by who knows what: there is nobody left to tell)
         return
 
 
-@dataclass(slots=True)
-class _Loss:
-    """A place and reason where records are being lost."""
+def _descriptor(stream: TextIO | None) -> int | None:
+    """Return the descriptor of the process's own stderr; None for what has been put in its place."""
+    own = sys.__stderr__
+    return own.fileno() if own is not None and stream is own else None
 
-    total: int
-    last_growth: float
-    last_said: float
+
+class _Lines(NamedTuple):
+    """What to say of one thing: when it begins to go wrong, while it goes on (if anything), and when it is over."""
+
+    begins: str
+    goes_on: str
+    ends: str
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """Something that goes wrong at the moment: when it was last seen, and whether anything was said about it."""
+
+    seen: float
+    said: bool = False
 
 
 class Notices:
@@ -61,9 +87,9 @@ class Notices:
         self._journal_problem = journal_problem
         self._out = out
         self._clock = clock
-        self._known: dict[tuple[str, str], int] = {}
-        self._losses: dict[tuple[str, str], _Loss] = {}
-        self._problems: dict[str, str] = {}
+        self._lost: Counter[tuple[str, str]] = Counter()
+        self._troubles: dict[object, _Trouble] = {}
+        self._last_said: dict[object, float] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hft-otel-notices", daemon=True)
 
@@ -77,46 +103,62 @@ class Notices:
 
     def _run(self) -> None:
         while not self._stopped.wait(_PERIOD):
-            self.look()
+            try:
+                self.look()
+            except Exception:  # noqa: BLE001  (the next look may succeed, and a traceback would help nobody)
+                continue
 
     def look(self) -> None:
         """Compare with the last look and say what changed."""
         now = self._clock()
-        for (place, reason), total in _losses(self._sums()):
-            self._compare(place, reason, total, now)
-        problems = {box.name: box.problem or box.destination.export_error for box in self._outboxes()}
-        problems["audit journal"] = self._journal_problem()
-        for place, problem in problems.items():
-            if problem and place not in self._problems:
-                self._problems[place] = problem
-                kept = "in memory only" if place == "audit journal" else "records wait, or are dropped and counted"
-                self._out(f"{place} has a problem: {problem}; {kept}")
-            elif not problem and self._problems.pop(place, ""):
-                self._out(f"{place} has recovered")
+        outboxes = self._outboxes()
+        for key, total in _losses(self._sums()).items():
+            place, reason = key
+            grown, self._lost[key] = total > self._lost[key], total
+            hint = _CURES.get(reason) or _last_error(outboxes, place)
+            losing = f"losing records at {place} ({reason}): {total} so far" + (f"; {hint}" if hint else "")
+            over = f"no longer losing records at {place} ({reason}): {total} lost in all"
+            self._notice(key, grown, _Lines(losing, f"still {losing}", over), now, _QUIET)
+        for box in outboxes:
+            problem = box.problem or box.destination.export_error
+            begins = f"{box.name} has a problem: {problem}; records wait, or are dropped and counted"
+            self._notice(box, bool(problem), _Lines(begins, "", f"{box.name} has recovered"), now)
+        problem = self._journal_problem()
+        begins = f"the audit journal has a problem: {problem}; audit events are kept in memory only"
+        self._notice("journal", bool(problem), _Lines(begins, "", "the audit journal has recovered"), now)
 
-    def _compare(self, place: str, reason: str, total: int, now: float) -> None:
-        key = (place, reason)
-        grown = total - self._known.get(key, 0)
-        self._known[key] = total
-        loss = self._losses.get(key)
-        if grown and loss is None:
-            self._losses[key] = _Loss(total, now, now)
-            cure = _CURES.get(reason)
-            self._out(f"losing records at {place} ({reason}): {total} so far" + (f"; {cure}" if cure else ""))
-        elif grown and loss is not None:
-            loss.total, loss.last_growth = total, now
-            if now - loss.last_said >= _REPEAT:
-                loss.last_said = now
-                self._out(f"still losing records at {place} ({reason}): {total} so far")
-        elif loss is not None and now - loss.last_growth >= _QUIET:
-            del self._losses[key]
-            self._out(f"no longer losing records at {place} ({reason}): {total} lost in all")
+    def _notice(self, key: object, wrong: bool, lines: _Lines, now: float, quiet: float = 0) -> None:
+        """Say what is new about one thing; that it goes wrong at most every _REPEAT seconds, however often it does."""
+        trouble = self._troubles.get(key)
+        if wrong:
+            trouble = trouble or self._troubles.setdefault(key, _Trouble(now))
+            trouble.seen = now
+            line = lines.goes_on if trouble.said else lines.begins
+            if line and now - self._last_said.get(key, float("-inf")) >= _REPEAT:
+                self._last_said[key] = now
+                trouble.said = True
+                self._out(line)
+        elif trouble is not None and now - trouble.seen >= quiet:
+            del self._troubles[key]
+            if trouble.said:
+                self._out(lines.ends)
 
 
-def _losses(report: FlushReport) -> Iterator[tuple[tuple[str, str], int]]:
+def _losses(report: FlushReport) -> Counter[tuple[str, str]]:
+    """Return what was lost so far by place and reason."""
+    lost: Counter[tuple[str, str]] = Counter()
     for lane in report.lanes:
         for reason, number in lane.dropped.items():
-            yield (f"{lane.lane} lane", reason), number
+            lost[f"the {lane.lane} lane", reason] += number
     for sums in report.destinations:
         for reason, number in sums.dropped.items():
-            yield (f"{sums.destination} {sums.type}", reason), number
+            lost[sums.destination, reason] += number
+    return lost
+
+
+def _last_error(outboxes: list[Outbox], place: str) -> str:
+    """Return what went wrong last at a destination, for those that say so."""
+    errors = (
+        getattr(box.destination, "last_error", "") or box.problem for box in outboxes if box.name == place
+    )
+    return next(filter(None, errors), "")

@@ -25,8 +25,10 @@ _TICK = 0.25
 class FlushTicket:
     """One flush on its way through the outboxes: who still has to answer, and whether all went out."""
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, reported_drops: int = 0) -> None:
         self.deadline = deadline
+        self.reported_drops = reported_drops
+        """How many losses earlier flushes have reported."""
         self.waiting: dict[Outbox, dict[LogType, int]] = {}
         """Per outbox, the counts of settled records at which it is done."""
         self.pushed = True
@@ -41,27 +43,28 @@ class FlushTicket:
 class Outbox:
     """Queue and thread of one destination; `offer` is the worker's side, all else happens on the thread."""
 
-    def __init__(self, destination: Destination, limit: int = 2048) -> None:
+    def __init__(self, destination: Destination, limit: int = 2048, name: str = "") -> None:
         self.destination = destination
-        self.name = destination.name
+        self.name = name or destination.name
         self.limit = limit
         self.tallies = Tallies()
         self.problem = ""
         """Why the destination cannot deliver at the moment; empty while it can."""
-        self.problem_since = 0.0
         self.last_progress = time.monotonic()
+        """When it last settled records, or was given some after it had none."""
         self.audits_offered = 0
         """Audit events that were queued here so far; kept by who reads the journal."""
+        self.closed = threading.Event()
         self._consult = type(destination).should_handle is not Destination.should_handle
         self._queue: deque[LogRecord] = deque()
         self._in_flight = 0
+        self._backoff = _FIRST_BACKOFF
         self._tickets: list[FlushTicket] = []
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._deadline = float("inf")
         self._opened = False
         self._thread = threading.Thread(target=self._run, name=f"hft-otel-{self.name}", daemon=True)
-        self.closed = threading.Event()
 
     def start(self) -> None:
         """Start the thread."""
@@ -79,9 +82,12 @@ class Outbox:
 
     def offer(self, records: Sequence[LogRecord]) -> int:
         """Queue records from the front of the list while there is space; return how many."""
-        count = min(self.space, len(records))
-        self._queue.extend(records[:count] if count < len(records) else records)
+        waiting = self.waiting
+        count = min(max(self.limit - waiting, 0), len(records))
         if count:
+            if not waiting:  # it had nothing to do: the time in which it should make progress begins now
+                self.last_progress = time.monotonic()
+            self._queue.extend(records[:count] if count < len(records) else records)
             self._wake.set()
         return count
 
@@ -103,12 +109,11 @@ class Outbox:
             self._abandon(self._queue)
             self._queue.clear()
             self._answer_tickets()
+            if self._opened:
+                self.destination.close(max(self._deadline - time.monotonic(), 0.05))
+        except BaseException as error:  # noqa: BLE001  (a `close` of the user's may raise even SystemExit)
+            self._has_problem(error)
         finally:
-            try:
-                if self._opened:
-                    self.destination.close(max(self._deadline - time.monotonic(), 0.05))
-            except Exception as error:
-                self._has_problem(f"close raised {type(error).__name__}: {error}")
             self.closed.set()
 
     def _turn(self) -> None:
@@ -116,55 +121,74 @@ class Outbox:
         if not self._queue and not self._tickets:
             self._wake.wait(_TICK)
         self._wake.clear()
-        if self.destination.linger and 0 < len(self._queue) < self.destination.max_batch and not self._tickets:
+        if (
+            self.destination.linger
+            and 0 < len(self._queue) < self.destination.max_batch
+            and not self._tickets
+        ):
             self._closing.wait(self.destination.linger)
         if self._queue or not self._opened:
             self._deliver(self._take())
         self._answer_tickets()
-        try:
-            if self._opened:
-                self.destination.idle()
-        except Exception as error:
-            self._has_problem(f"{type(error).__name__}: {error}")
+        self._idle()
         if self._tickets and not self._queue:
             time.sleep(0.001)  # a ticket that waits for records still on their way here
 
+    def _idle(self) -> None:
+        if not self._opened:
+            return
+        try:
+            self.destination.idle()
+        except BaseException as error:  # noqa: BLE001  (no code of the user's may end this thread)
+            self._has_problem(error)
+
     def _take(self) -> list[LogRecord]:
-        size = min(len(self._queue), self.destination.max_batch)
+        size = min(len(self._queue), max(self.destination.max_batch, 1))
         self._in_flight = size
         return [self._queue.popleft() for _ in range(size)]
 
     def _deliver(self, batch: list[LogRecord]) -> None:
         """Deliver a batch: retry while that makes sense, and split it where the destination raises."""
-        started, backoff = time.monotonic(), _FIRST_BACKOFF
-        work = [self._wanted(batch)]
+        started = time.monotonic()
+        wanted, unwanted = self._wanted(batch)
+        work = [wanted]
         while work and not self._out_of_time():
-            part = work[0]
-            self._in_flight = sum(map(len, work))
-            try:
-                self._open()
-                self._settle(part, self.destination.deliver(part) if part else ())
-                self.problem = ""
-                del work[0]
-            except RetryLater as later:
-                self._has_problem(str(later))
-                self._settle(part[: later.delivered], ())
-                work[0] = part = self._give_up(part[later.delivered :], later.reason, started)
-                if not part:
-                    del work[0]
-                wait = backoff * random.uniform(0.75, 1.25) if later.after is None else later.after
-                self._pause(min(wait, _MAX_ASKED_WAIT))
-                backoff = min(backoff * 2, _MAX_BACKOFF)
-            except Exception as error:
-                self._has_problem(f"{type(error).__name__}: {error}")
-                if len(part) > 1:  # find the record that makes it raise
-                    work[:1] = [part[: len(part) // 2], part[len(part) // 2 :]]
-                else:
-                    self._settle(part, [Rejected(record, "destination_raised") for record in part])
-                    del work[0]
+            work[:1] = self._attempt(work[0], started)
         for part in work:
             self._abandon(part)
+        # Counted last: what is settled counts from the front, so a flush and the journal would else take these for
+        # records before them which are still being retried.
+        for record, reason in unwanted:
+            if work and record.log_type is LogType.AUDIT:
+                continue
+            if reason is None:
+                self.tallies.decline(record.log_type)
+            else:
+                self.tallies.drop(record.log_type, reason)
         self._in_flight = 0
+
+    def _attempt(self, part: list[LogRecord], started: float) -> list[list[LogRecord]]:
+        """Try once to deliver; return what is still to be tried, in order."""
+        try:
+            self._open()
+            rejected = tuple(self.destination.deliver(part) or ()) if part else ()
+        except RetryLater as later:
+            self._has_problem(later)
+            done = max(later.delivered, 0)
+            self._settle(part[:done], ())
+            rest = self._give_up(part[done:], later.reason, started)
+            self._pause(later.after)
+            return [rest] if rest else []
+        except BaseException as error:  # noqa: BLE001  (no code of the user's may end this thread)
+            self._has_problem(error)
+            if len(part) > 1:  # find the record that makes it raise
+                middle = len(part) // 2
+                return [part[:middle], part[middle:]]
+            self._settle(part, [Rejected(record, "destination_raised") for record in part])
+            return []
+        self.problem, self._backoff = "", _FIRST_BACKOFF
+        self._settle(part, rejected)
+        return []
 
     def _open(self) -> None:
         if self._opened:
@@ -173,36 +197,41 @@ class Outbox:
             self.destination.open()
         except RetryLater:
             raise
-        except Exception as error:
-            raise RetryLater("open_failed", f"{type(error).__name__}: {error}") from error
+        except BaseException as error:
+            raise RetryLater("open_failed", _text(error)) from error
         self._opened = True
 
-    def _wanted(self, batch: list[LogRecord]) -> list[LogRecord]:
-        """Ask a `should_handle` that the destination brings along."""
+    def _wanted(self, batch: list[LogRecord]) -> tuple[list[LogRecord], list[tuple[LogRecord, str | None]]]:
+        """Ask a `should_handle` that the destination brings along; what is not wanted comes with its reason, if any."""
         if not self._consult:
-            return batch
+            return batch, []
         wanted: list[LogRecord] = []
+        unwanted: list[tuple[LogRecord, str | None]] = []
         for record in batch:
             try:
-                takes = self.destination.should_handle(record)
-            except Exception as error:
-                self._has_problem(f"should_handle raised {type(error).__name__}: {error}")
-                self.tallies.dropped[record.log_type, "should_handle_raised"] += 1
-                continue
-            if takes:
-                wanted.append(record)
-            else:
-                self.tallies.declined[record.log_type] += 1
-        return wanted
+                if self.destination.should_handle(record):
+                    wanted.append(record)
+                else:
+                    unwanted.append((record, None))
+            except BaseException as error:  # noqa: BLE001  (no code of the user's may end this thread)
+                self._has_problem(error)
+                unwanted.append((record, "should_handle_raised"))
+        return wanted, unwanted
 
     def _settle(self, batch: Sequence[LogRecord], rejected: Sequence[Rejected]) -> None:
         """Count a batch as delivered, but for those rejected."""
-        tallies = self.tallies
-        lost = Counter(item.record.log_type for item in rejected)
-        for kind, number in Counter(record.log_type for record in batch).items():
-            tallies.delivered[kind] += number - lost[kind]
-        for item in rejected:
-            tallies.dropped[item.record.log_type, item.reason] += 1
+        if rejected:
+            reasons = {id(item.record): item.reason for item in rejected}
+            for record in batch:
+                reason = reasons.get(id(record))
+                if reason is None:
+                    self.tallies.deliver(record.log_type)
+                else:
+                    self.tallies.drop(record.log_type, reason)
+        else:
+            for kind, number in Counter([record.log_type for record in batch]).items():
+                self.tallies.deliver(kind, number)
+        self._in_flight -= len(batch)
         self.last_progress = time.monotonic()
 
     def _give_up(self, batch: list[LogRecord], reason: str, started: float) -> list[LogRecord]:
@@ -214,19 +243,27 @@ class Outbox:
             if record.log_type is LogType.AUDIT:
                 kept.append(record)
             else:
-                self.tallies.dropped[record.log_type, reason] += 1
+                self.tallies.drop(record.log_type, reason)
+        self._in_flight -= len(batch) - len(kept)
         return kept
 
-    def _pause(self, seconds: float) -> None:
-        """Wait before the next try; shorter while closing, and letting go of flushes whose time is up."""
+    def _pause(self, asked: float | None) -> None:
+        """Wait before the next try, as long as the other side asked or a little longer each time; less while closing."""
+        seconds = self._backoff * random.uniform(0.75, 1.25) if asked is None else min(asked, _MAX_ASKED_WAIT)
+        self._backoff = min(self._backoff * 2, _MAX_BACKOFF)
         end = time.monotonic() + seconds
+        idle_at = time.monotonic() + _TICK
         while (now := time.monotonic()) < end and not self._out_of_time():
             if self._closing.is_set():
                 end = min(end, now + _FIRST_BACKOFF)
                 time.sleep(min(end - now, 0.02))
             else:
                 self._closing.wait(min(end - now, 0.05))
-            self._tickets = [ticket for ticket in self._tickets if ticket.deadline > now]
+            if now >= idle_at:
+                self._idle()
+                idle_at = now + _TICK
+            for ticket in [ticket for ticket in self._tickets if ticket.deadline <= now]:
+                self._tickets.remove(ticket)  # nobody waits for it any more
 
     def _out_of_time(self) -> bool:
         return self._closing.is_set() and time.monotonic() >= self._deadline
@@ -235,27 +272,33 @@ class Outbox:
         """Count as dropped, at the end of the time to close, what is not an audit event; the journal has those."""
         for record in records:
             if record.log_type is not LogType.AUDIT:
-                self.tallies.dropped[record.log_type, "shutdown"] += 1
+                self.tallies.drop(record.log_type, "shutdown")
 
     def _answer_tickets(self) -> None:
         for ticket in list(self._tickets):
             targets = ticket.waiting.get(self, {})
             remaining = ticket.deadline - time.monotonic()
-            if remaining > 0 and any(self.tallies.settled(kind) < count for kind, count in targets.items()):
+            if remaining > 0 and any(self.tallies.settled[kind] < count for kind, count in targets.items()):
                 continue
             self._tickets.remove(ticket)
             try:
                 if remaining <= 0 or (self._opened and not self.destination.force_flush(remaining)):
                     ticket.pushed = False
-            except Exception as error:
-                self._has_problem(f"flush raised {type(error).__name__}: {error}")
+            except BaseException as error:  # noqa: BLE001  (no code of the user's may end this thread)
+                self._has_problem(error)
                 ticket.pushed = False
             ticket.waiting.pop(self, None)
 
-    def _drop_late_tickets(self, now: float) -> None:
-        self._tickets = [ticket for ticket in self._tickets if ticket.deadline > now]
+    def _has_problem(self, error: BaseException) -> None:
+        self.problem = _text(error)
 
-    def _has_problem(self, problem: str) -> None:
-        if not self.problem:
-            self.problem_since = time.monotonic()
-        self.problem = problem
+
+def _text(error: BaseException) -> str:
+    """Return what an exception says, also where its own `__str__` raises."""
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001  (see the docstring)
+        said = ""
+    if isinstance(error, RetryLater) and said:
+        return said
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

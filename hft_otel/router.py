@@ -77,16 +77,16 @@ class Rule:
     def objection(self, record: LogRecord, environment: str) -> str | None:
         """Say why the rule does not match the record; None when it does."""
         if self.environments and environment not in self.environments:
-            return f"only in {', '.join(sorted(self.environments))}, this is {environment}"
+            return f"applies only in {', '.join(sorted(self.environments))}, this is {environment}"
         if record.log_type not in self.log_types:
-            return f"only {', '.join(sorted(kind.value for kind in self.log_types))}"
+            return f"takes only {', '.join(sorted(kind.value for kind in self.log_types))}"
         if record.log_type is LogType.TEXT and not self.min_level <= record.level <= self.max_level:
-            return f"only {self.level_range}"
+            return f"takes only {self.level_range}"
         if not self.covers(record.logger_name):
-            return f"only loggers {', '.join(self.loggers)}"
+            return f"takes only loggers {', '.join(self.loggers)}"
         for key, values in self.context:
             if str(record.context.get(key)) not in values or key not in record.context:
-                return f"only where {key} is {' or '.join(sorted(values))}"
+                return f"takes only where {key} is {' or '.join(sorted(values))}"
         return None
 
     def covers(self, logger_name: str) -> bool:
@@ -107,11 +107,15 @@ class Rule:
 class RouteTable:
     """Rules and what is known of the backends: from a record to the names of the backends that want it."""
 
-    def __init__(self, rules: Iterable[Mapping[str, Any]], backends: Iterable[BackendInfo], environment: str = "dev") -> None:
+    def __init__(
+        self, rules: Iterable[Mapping[str, Any]], backends: Iterable[BackendInfo], environment: str = "dev"
+    ) -> None:
         self.environment = environment
         self.rules = tuple(Rule.compile(rule, number) for number, rule in enumerate(rules, 1))
         self.backends = {info.name: info for info in backends}
-        self.active = tuple(rule for rule in self.rules if not rule.environments or environment in rule.environments)
+        self.active = tuple(
+            rule for rule in self.rules if not rule.environments or environment in rule.environments
+        )
         self._context_keys = tuple(sorted({key for rule in self.active for key, _ in rule.context}))
         self._cache: dict[tuple[Any, ...], tuple[str, ...]] = {}
 
@@ -138,13 +142,15 @@ class RouteTable:
         objections: dict[str, list[str]] = {}
         stopped_by = ""
         for rule in self.rules:
-            objection = f"after the final rule '{stopped_by}'" if stopped_by else rule.objection(record, self.environment)
+            if stopped_by:
+                objection: str | None = f"comes after the final rule '{stopped_by}'"
+            else:
+                objection = rule.objection(record, self.environment)
             for name in rule.backends:
                 if objection is None:
                     named.setdefault(name, f"rule '{rule.name}'")
                 else:
-                    objections.setdefault(name, []).append(f"rule '{rule.name}' takes {objection}" if not stopped_by
-                                                           else f"rule '{rule.name}' comes {objection}")
+                    objections.setdefault(name, []).append(f"rule '{rule.name}' {objection}")
             if objection is None and rule.final:
                 stopped_by = rule.name
         if record.log_type is LogType.AUDIT and not any(
@@ -156,7 +162,11 @@ class RouteTable:
         return [self._decide(info, record, named, objections) for info in self.backends.values()]
 
     def _decide(
-        self, info: BackendInfo, record: LogRecord, named: Mapping[str, str], objections: Mapping[str, list[str]]
+        self,
+        info: BackendInfo,
+        record: LogRecord,
+        named: Mapping[str, str],
+        objections: Mapping[str, list[str]],
     ) -> Decision:
         why = named.get(info.name)
         if why is None:
@@ -165,7 +175,9 @@ class RouteTable:
             takes = ", ".join(sorted(kind.value for kind in info.accepts))
             return Decision(info.name, False, f"{why}, but it takes only {takes}")
         if record.log_type is LogType.TEXT and record.level < info.min_level:
-            return Decision(info.name, False, f"{why}, but its min_level is {logging.getLevelName(info.min_level)}")
+            return Decision(
+                info.name, False, f"{why}, but its min_level is {logging.getLevelName(info.min_level)}"
+            )
         return Decision(info.name, True, why)
 
     def threshold(self, logger_name: str) -> int:
@@ -183,13 +195,17 @@ class RouteTable:
 
     def wants(self, log_type: LogType, logger_name: str) -> bool:
         """Say whether some backend may want this type from this logger."""
+        if log_type is LogType.AUDIT and any(info.keeps_audit for info in self.backends.values()):
+            return True
         return any(
             log_type in rule.log_types and rule.covers(logger_name) and self._some_takes(rule, log_type)
             for rule in self.active
         )
 
     def _some_takes(self, rule: Rule, log_type: LogType) -> bool:
-        return any(name in self.backends and log_type in self.backends[name].accepts for name in rule.backends)
+        return any(
+            name in self.backends and log_type in self.backends[name].accepts for name in rule.backends
+        )
 
 
 class LogRouter:
@@ -203,7 +219,9 @@ class LogRouter:
         infos: Iterable[BackendInfo] | None = None,
     ) -> None:
         self.backends = dict(backends)
-        self.table = RouteTable(rules, infos if infos is not None else map(_info, self.backends.items()), environment)
+        self.table = RouteTable(
+            rules, infos if infos is not None else map(_info, self.backends.items()), environment
+        )
 
     def get_backends(self, record: LogRecord) -> list[LogBackend]:
         """Return the backends that want the record."""

@@ -35,8 +35,8 @@ __all__ = ["Worker"]
 
 _SLICE = 64
 _IDLE, _YIELD = 0.01, 0.0005
-_PATIENCE = 0.25
-"""Seconds for which a full destination is waited for after it last made progress."""
+_PATIENCE = 1.0
+"""Seconds for which a full destination is waited for after it last made progress, while the lanes have space."""
 
 Route = tuple[tuple[Outbox, ...], tuple[str, ...]]
 """The outboxes that a record goes to, and the names of the backends behind the Collector that want it."""
@@ -218,13 +218,15 @@ class Worker:
         for record in batch:
             outbox.tallies.accepted[record.log_type] += 1
         taken = outbox.offer(batch)
-        while (
-            taken < len(batch) and time.monotonic() - outbox.last_progress < _PATIENCE and not self._stopping
-        ):
+        while taken < len(batch) and self._may_wait_for(outbox):
             time.sleep(0.002)
             taken += outbox.offer(batch[taken:])
         for record in batch[taken:]:
             outbox.tallies.refused[record.log_type, "queue_full"] += 1
+
+    def _may_wait_for(self, outbox: Outbox) -> bool:
+        lanes_have_space = all(lane.room.has_space for lane in self._lanes)
+        return lanes_have_space and time.monotonic() - outbox.last_progress < _PATIENCE and not self._stopping
 
     def _decode_audit(self, body: bytes, audit_id: str) -> tuple[LogRecord, tuple[Outbox, ...]]:
         number, record = self._unpacker.audit(body, audit_id)
@@ -295,7 +297,7 @@ class Worker:
                 continue
             offset, seq = stream.start
             start = Cursor(stream.segments[0], offset)
-            reader = AuditReader("recovered", stream.name, start, seq, decode, lambda segment: None)
+            reader = AuditReader("recovered", stream.name, start, seq, decode, stream.retire)
             reader.add(self.outboxes.values())
             self._recovered.append((stream, reader))
             self.recovered_sums.append(reader.sums)
