@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hft_otel import redaction
 from hft_otel.redaction import MAX_NAMES, SECRET, Redactor
 
 
@@ -344,3 +345,9 @@ def test_text_never_raises_and_is_stable(text: str) -> None:
     redactor = Redactor()
     once = redactor.redact_text(text)
     assert redactor.redact_text(once) == once
+
+
+def test_the_quick_look_at_a_text_misses_no_word_that_names_a_secret() -> None:
+    heads = redaction._ALWAYS | redaction._UNLESS.keys() | redaction._ONLY_AFTER.keys() | redaction._FUSED
+    for word in heads:
+        assert redaction._may_name_a_secret(f"the {word.upper()}=x")
