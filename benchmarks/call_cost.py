@@ -31,7 +31,7 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, InMemoryLogR
 
 from hft_otel import FileConfig, LogConfig, LoggerFactory, PrometheusConfig
 
-BURST = 200
+BURST = 400
 
 
 class Candidate(NamedTuple):
