@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Set
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 __all__ = ["SECRET", "Redactor"]
 
@@ -94,7 +97,7 @@ _MANY_WORDS = re.compile(r"(?:authorization|cookies?|mnemonics?|phrases?|words|s
 """Names whose value may hold spaces: unquoted, it is taken to reach to the end of the line."""
 _NO_VALUE = frozenset({"None", "null", "True", "False", "true", "false", SECRET})
 
-_ATOMS: frozenset[type] = frozenset({int, float, bool, type(None)})
+_ATOMS: frozenset[type] = frozenset({int, float, bool, type(None), Decimal, datetime, UUID})
 
 
 class Redactor:
@@ -143,10 +146,8 @@ class Redactor:
         go to the end of the line); a URL's password that holds `/`; percent-encoded separators.
         """
         try:
-            if "=" in text or ":" in text or "earer " in text or "', " in text or '", ' in text:
-                if self._extra or _may_name_a_secret(text):
-                    return self._clean(text)
-            return text
+            paired = "=" in text or ":" in text or "earer " in text or "', " in text or '", ' in text
+            return self._clean(text) if paired and (self._extra or _may_name_a_secret(text)) else text
         except Exception:  # noqa: BLE001  (never raises; not a string, for one)
             return SECRET
 
