@@ -281,7 +281,7 @@ class LogConfig(_Guarded):
     """The file that this came from, for error messages."""
 
     @classmethod
-    def from_yaml(cls, path: str | PathLike[str]) -> LogConfig:
+    def from_yaml(cls, yaml_file: str | PathLike[str]) -> LogConfig:
         """Load the `logging:` part of a YAML file; raises ConfigError with the file, the path in it, cause and cure.
 
         `${VAR}` and `${VAR:-default}` are replaced from the environment, and standard OTEL_* variables fill what the
@@ -289,7 +289,7 @@ class LogConfig(_Guarded):
         """
         from . import _yaml  # builds these classes, so it stands above this module
 
-        return _yaml.load_file(path)
+        return _yaml.load_file(yaml_file)
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any], source: str = "<dict>") -> LogConfig:
