@@ -16,6 +16,8 @@ __all__ = ["PerformanceLogger"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_MISSING = object()
+
 
 class _Timed:
     """Records one latency when left, also by an exception; works with `with`, `async with` and as a decorator."""
@@ -71,11 +73,13 @@ class PerformanceLogger:
     def __init__(self, logger: HFTLoggerInterface) -> None:
         self.logger = logger
 
-    def time_operation(self, operation: str, /, **tags: Any) -> _Timed:
+    def time_operation(self, operation: Any = _MISSING, /, **tags: Any) -> _Timed:
         """Return a context manager that records the duration of its body as a latency, on exception too."""
+        if operation is _MISSING:
+            operation = tags.pop("operation", "")
         return _Timed(self.logger, operation, {key: value for key, value in tags.items() if value is not None})
 
-    def log_trade_execution(self, order_id: str, latency_ms: float, **context: Any) -> None:
+    def log_trade_execution(self, /, order_id: str, latency_ms: float, **context: Any) -> None:
         """Record a trade as an audit event and its latency, in milliseconds, as a metric."""
         self.logger.audit("trade_executed", order_id=order_id, latency_ms=latency_ms, **context)
         where = {key: context[key] for key in ("exchange", "symbol") if context.get(key) is not None}

@@ -2,10 +2,12 @@
 
 Layout: `<folder>/<stream>/<index>.seg`, with a `lock` file per stream that its process holds for as long as it lives.
 A stream whose lock is free belongs to a process that is gone; the next start reads it, delivers it and removes it.
+What is left of a stream with files that cannot be read is kept under the name `<stream>.damaged`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -20,56 +22,83 @@ from .segment import HEADER_SIZE, BadSegment, Segment
 __all__ = ["Journal", "Stream"]
 
 _LOCK = "lock"
+_DAMAGED = ".damaged"
 _MEMORY_SEGMENTS = 4
 """How many segments of plain memory may stand in for files that cannot be made."""
+_RETRY_AFTER = 1.0
 
 
 class Journal:
     """The audit segments of this process, and the streams that dead processes left in the same folder."""
 
     def __init__(self, folder: Path, segment_size: int, spare: int) -> None:
-        self.folder = folder
+        self.folder = folder.absolute()  # the process may change its directory later
         self.segment_size = segment_size
         self.spare = spare
-        self.supply: deque[Segment] = deque()
         self.problem = ""
         """Why segments are plain memory at the moment; empty while they are files."""
-        self._begin()
+        self.begin()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Start a stream and make its first segments; again in a forked child that logs."""
         self.stream = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns():x}"
         self.stream_folder = self.folder / self.stream
+        self.supply: deque[Segment] = deque()
         self._next_index = 0
         self._in_memory = 0
         self._lock: int | None = None
-        try:
-            self.stream_folder.mkdir(mode=0o700, parents=True)
-            self._lock = _try_lock(self.stream_folder)
-        except OSError as error:
-            self.problem = str(error)
+        self._closed = False
+        self._retry_at = 0.0
         self.replenish()
 
     def replenish(self) -> None:
         """Make segments until the spare number is ready; in memory, up to a bound, where files cannot be made."""
-        while len(self.supply) < self.spare:
-            try:
-                segment = self._create_file()
-                self.problem = ""
-            except OSError as error:
-                self.problem = str(error)
-                if self._in_memory >= _MEMORY_SEGMENTS:
-                    return
-                self._in_memory += 1
-                segment = Segment.anonymous(self.segment_size)
+        while len(self.supply) < self.spare and not self._closed:
+            segment = self._create_file() or self._create_stand_in()
+            if segment is None:
+                return
             self.supply.append(segment)
 
-    def _create_file(self) -> Segment:
-        if self._lock is None:
-            raise OSError(f"{self.stream_folder} cannot be used: {self.problem}")
-        path = self.stream_folder / f"{self._next_index:08d}.seg"
-        segment = Segment.create(path, self.segment_size, self._next_index)
+    def _create_file(self) -> Segment | None:
+        """Return the next segment; None where it cannot be a file, which is tried again after a second."""
+        if time.monotonic() < self._retry_at:
+            return None
+        try:
+            if self._lock is None or not self.stream_folder.exists():
+                self._make_folder()
+            path = self.stream_folder / f"{self._next_index:08d}.seg"
+            segment = Segment.create(path, self.segment_size, self._next_index)
+        except OSError as error:
+            self.problem = f"{self.stream_folder}: {error}"
+            self._retry_at = time.monotonic() + _RETRY_AFTER
+            return None
+        self.problem = ""
         self._next_index += 1
         return segment
+
+    def _create_stand_in(self) -> Segment | None:
+        if self._in_memory >= _MEMORY_SEGMENTS:
+            return None
+        try:
+            segment = Segment.anonymous(self.segment_size)
+        except OSError:  # no memory either
+            return None
+        self._in_memory += 1
+        return segment
+
+    def _make_folder(self) -> None:
+        """Make the stream's folder, locked before others can see it, or they would take it for a dead process's."""
+        self._unlock()
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unseen = self.folder / f".{self.stream}"
+        unseen.mkdir(mode=0o700, exist_ok=True)
+        self._lock = _try_lock(unseen)
+        unseen.rename(self.stream_folder)
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def retire(self, segment: Segment) -> None:
         """Give back a segment whose every event is settled at every destination."""
@@ -79,19 +108,15 @@ class Journal:
 
     def close(self, *, settled: bool) -> None:
         """Let go of the stream; remove it where every event is settled, else leave it to the next start."""
-        if self._lock is None:
-            return
-        if settled:
-            shutil.rmtree(self.stream_folder, ignore_errors=True)
-        os.close(self._lock)
-        self._lock = None
+        self._closed = True
+        if self._lock is not None and settled:
+            _remove(self.stream_folder)
+        self._unlock()
 
-    def after_fork(self) -> None:
-        """Begin a stream of the child's own; the parent's files and lock stay the parent's."""
-        if self._lock is not None:
-            os.close(self._lock)  # the parent's descriptor still holds the lock
-        self.supply = deque()
-        self._begin()
+    def leave(self) -> None:
+        """Let go of the parent's stream in a forked child; the parent's own descriptor still holds the lock."""
+        self._unlock()
+        self._closed = True
 
     def abandoned(self) -> Iterator[Stream]:
         """Yield the streams of dead processes, each locked against every other process that starts."""
@@ -100,7 +125,7 @@ class Journal:
         except OSError:
             return
         for folder in folders:
-            if folder == self.stream_folder:
+            if folder == self.stream_folder or folder.name.startswith(".") or folder.suffix == _DAMAGED:
                 continue
             try:
                 lock = _try_lock(folder)
@@ -135,13 +160,28 @@ class Stream:
         header = self.segments[0].read_header()
         return header.settled, max(header.first_seq - 1, 0)
 
+    def retire(self, segment: Segment) -> None:
+        """Remove a segment whose every event is settled, so that no later start delivers it again."""
+        segment.close(unlink=True)
+
     def close(self, *, settled: bool) -> None:
-        """Remove the stream where all of it is settled, else leave it to the next start."""
+        """Remove the stream where all of it is settled, but for files that could not be read; else leave it."""
         for segment in self.segments:
-            segment.close()
-        if settled and not self.damaged:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            segment.close(unlink=settled)
+        if settled and self.damaged:
+            with contextlib.suppress(OSError):
+                self.folder.rename(self.folder.with_name(self.folder.name + _DAMAGED))
+        elif settled:
+            _remove(self.folder)
         os.close(self._lock)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a stream: its lock last, so that a start elsewhere does not take the rest for a dead process's."""
+    for path in folder.glob("*.seg"):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _try_lock(folder: Path) -> int | None:
@@ -149,7 +189,9 @@ def _try_lock(folder: Path) -> int | None:
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:
         os.close(descriptor)
-        return None
+        if isinstance(error, BlockingIOError):
+            return None
+        raise  # a file system without locks
     return descriptor

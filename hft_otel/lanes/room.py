@@ -12,6 +12,8 @@ from .segment import HEADER_SIZE, Segment, split_frames
 __all__ = ["Cursor", "Room", "Tally"]
 
 _CHUNK = 32 * 1024
+NO_FRAME = b""
+"""What a cursor returns, once, for the rest of a segment that is no frame: no decoder takes it, so it gets counted."""
 
 
 class Tally:
@@ -36,25 +38,41 @@ class Room:
     frame does not fit, and `put` is what to call then.
     """
 
-    __slots__ = ("_active", "_advances", "_advancing", "_lock", "drops", "full_reason", "name", "on_change", "supply", "write")
+    __slots__ = ("_active", "_lock", "drops", "full_reason", "name", "on_change", "size", "supply", "write")
 
     def __init__(self, name: str, supply: deque[Segment], on_change: Callable[[], object]) -> None:
         self.name = name
-        self.supply = supply
         self.on_change = on_change
         self.drops: dict[str, Tally] = {}
-        self.full_reason = "room_full"
         self._lock = threading.RLock()
-        self._advancing = False
-        self._advances = 0
+        self.begin(supply)
+
+    def begin(self, supply: deque[Segment]) -> None:
+        """Take the first segment; again in a forked child, whose memory must not be its parent's."""
+        self.full_reason = "room_full"
+        self.supply = supply
+        self.size = len(supply)
         self._active = supply.popleft()
         self._active.unseal()
-        self.write = self._active.write
+        self.write: Callable[[bytes], object] = self._active.write
+
+    def leave(self, write: Callable[[bytes], object]) -> None:
+        """Let go of the parent's segments in a forked child: the first call of `write` is to see to the child's own."""
+        self._lock = threading.RLock()  # the inherited one may be held for ever
+        self.drops = {}
+        self.supply = deque()
+        self._active.seal()  # the child's position only, but a `write` on its way may go to a file of the parent's
+        self.write = write
 
     @property
     def active(self) -> Segment:
         """The segment that callers write at this moment."""
         return self._active
+
+    @property
+    def has_space(self) -> bool:
+        """Say whether more than an eighth of the segments wait to be written."""
+        return 8 * len(self.supply) > self.size
 
     @property
     def capacity(self) -> int:
@@ -64,11 +82,8 @@ class Room:
     @property
     def position(self) -> tuple[int, int]:
         """How many segments were left behind, and the offset behind the last frame; to compare with a cursor's."""
-        while True:
-            advances = self._advances
-            offset = self._active.committed()
-            if advances == self._advances:
-                return advances, offset
+        active = self._active
+        return active.turn, active.committed()
 
     def put(self, frame: bytes) -> bool:
         """Write a frame, in the next segment if need be; where there is none, count the drop and return False."""
@@ -92,69 +107,48 @@ class Room:
 
     def shut(self) -> None:
         """Take nothing more, and count every later record as dropped: nobody reads this room any longer."""
-        self.full_reason = "after_shutdown"
-        self.supply = deque()
-        self._active.seal()
+        with self._lock:
+            self.full_reason = "after_shutdown"
+            self.supply = deque()
+            self._active.seal()
 
     def _advance(self, failed_write: Callable[[bytes], object]) -> bool:
-        """Make the next segment the active one, unless another thread already has."""
+        """Make the next segment the active one, unless another thread, or a signal handler in here, already has."""
         with self._lock:
-            if self._advancing:  # a signal handler has interrupted this very function on this thread
-                return False
             if self.write is not failed_write:
                 return True
-            self._advancing = True
             try:
-                return self._replace_active()
-            finally:
-                self._advancing = False
-
-    def _replace_active(self) -> bool:
-        try:
-            segment = self.supply.popleft()
-        except IndexError:
-            self.on_change()
-            return False
-        full = self._active
-        segment.next = None
-        segment.unseal()
-        self._active = segment
-        self.write = segment.write
-        full.seal()
-        self._advances += 1
-        full.next = segment  # last: a reader that sees it knows that nothing more comes in `full`
+                segment = self.supply.popleft()
+            except IndexError:
+                self.on_change()
+                return False
+            segment.next = None
+            segment.unseal()
+            # Signal handlers run between calls: up to the next call, one that logs finds all of this done or nothing.
+            full = self._active
+            segment.turn = full.turn + 1
+            self._active = segment
+            self.write = segment.write
+            full.seal()
+            full.next = segment  # last: a reader that sees it knows that nothing more comes in `full`
         self.on_change()
         return True
-
-    def replace(self, supply: deque[Segment]) -> None:
-        """Begin anew in a forked child: other memory, no count of the parent's, no lock that may be held for ever."""
-        self._lock = threading.RLock()
-        self._advancing = False
-        self._advances = 0
-        self.full_reason = "room_full"
-        self.drops = {}
-        self.supply = supply
-        self._active = supply.popleft()
-        self._active.unseal()
-        self.write = self._active.write
 
 
 class Cursor:
     """A reader's place in a chain of segments; one thread only."""
 
-    __slots__ = ("corrupt", "offset", "segment", "steps")
+    __slots__ = ("offset", "segment")
 
     def __init__(self, segment: Segment, offset: int = HEADER_SIZE) -> None:
         self.segment = segment
         self.offset = offset
-        self.steps = 0
-        self.corrupt = 0
-        """Segments whose rest had to be given up because what stood there was no frame."""
 
     def read(self, limit: int, end: int | None = None) -> list[bytes]:
         """Return at most `limit` frame bodies from the current segment; empty when there is nothing new in it.
 
-        `end` is the offset of a frame's end to stop at; without it, all that is committed is read.
+        `end` is the offset of a frame's end to stop at; without it, all that is committed is read. The rest of a
+        segment in which no frame begins is given up, and returned as one NO_FRAME.
         """
         segment = self.segment
         if end is None:
@@ -162,15 +156,13 @@ class Cursor:
         if self.offset >= end:
             return []
         stop = min(end, self.offset + _CHUNK)
-        bodies, taken, corrupt = split_frames(segment.memory[self.offset : stop], limit)
-        if not bodies and not corrupt:
-            if stop < end:  # a frame longer than a chunk
-                bodies, taken, corrupt = split_frames(segment.memory[self.offset : end], 1)
-            corrupt = corrupt or (not bodies and segment.memory[self.offset] != 0)  # a length beyond the segment's end
-        self.offset += taken
-        if corrupt:
-            self.corrupt += 1
+        bodies, taken = split_frames(segment.memory[self.offset : stop], limit)
+        if not bodies and stop < end:  # a frame longer than a chunk
+            bodies, taken = split_frames(segment.memory[self.offset : end], 1)
+        if not bodies and segment.memory[self.offset] != 0:  # no tag, or a length beyond the segment's end
             self.offset = end
+            return [NO_FRAME]
+        self.offset += taken
         return bodies
 
     def step(self) -> Segment | None:
@@ -180,13 +172,12 @@ class Cursor:
             return None
         self.segment = left.next
         self.offset = HEADER_SIZE
-        self.steps += 1
         return left
 
     @property
     def position(self) -> tuple[int, int]:
         """How many segments were left behind, and the offset of the next frame."""
-        return self.steps, self.offset
+        return self.segment.turn, self.offset
 
     def read_would_find(self) -> bool:
         """Say whether the current segment still has something to read."""
@@ -194,17 +185,13 @@ class Cursor:
 
     def unread(self) -> int:
         """Count the frames that are still to be read, in this segment and all after it."""
-        return len(self.peek())
-
-    def peek(self) -> list[bytes]:
-        """Return every frame that is still to be read, without moving."""
-        bodies: list[bytes] = []
         probe = Cursor(self.segment, self.offset)
+        count = 0
         while True:
-            found = probe.read(4096)
-            bodies += found
+            found = len(probe.read(4096))
+            count += found
             if not found and probe.step() is None:
-                return bodies
+                return count
 
 
 def _committed(segment: Segment) -> int:

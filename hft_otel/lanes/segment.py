@@ -27,7 +27,8 @@ MAGIC = b"HFTOTEL\0"
 VERSION = 1
 _HEADER = struct.Struct("<8sIIQQQ")
 
-_BIN8, _BIN16, _BIN32 = 0xC4, 0xC5, 0xC6
+_PREFIX = {0xC4: 2, 0xC5: 3, 0xC6: 5}
+"""The tags of MessagePack's `bin`, and how many bytes each takes with the length that follows it."""
 _ZEROS = bytes(64 * 1024)
 _HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
@@ -49,9 +50,12 @@ class Header(NamedTuple):
 
 
 class Segment:
-    """Mapped memory with a write position; `next` is the segment that followed it, set once this one is sealed."""
+    """Mapped memory with a write position.
 
-    __slots__ = ("__weakref__", "index", "memory", "next", "path", "size", "write")
+    `next` is the segment that followed it, set once this one is sealed; `turn` says how many were active before it.
+    """
+
+    __slots__ = ("__weakref__", "index", "memory", "next", "path", "size", "turn", "write")
 
     def __init__(self, memory: mmap.mmap, path: Path | None = None, index: int = 0) -> None:
         self.memory = memory
@@ -59,6 +63,7 @@ class Segment:
         self.path = path
         self.index = index
         self.next: Segment | None = None
+        self.turn = 0
         self.write: Callable[[bytes], object] = memory.write if _HAS_GIL else _locked(memory.write)
         self.seal()
 
@@ -72,18 +77,19 @@ class Segment:
     @classmethod
     def create(cls, path: Path, size: int, index: int) -> Segment:
         """Return a segment in a new file with its disk space allocated; raises OSError where that is not to be had."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        unready = path.with_suffix(".new")  # a kill in here must not leave a file that looks like a damaged segment
+        descriptor = os.open(unready, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(descriptor, 0, size)
-            memory = mmap.mmap(descriptor, size)
+            segment = cls(mmap.mmap(descriptor, size), path, index)
+            segment.zero(size)  # touches the pages, so that no caller pays for them
+            segment.write_header(Header(index, 0, HEADER_SIZE))
+            unready.rename(path)
         except BaseException:
-            path.unlink(missing_ok=True)
+            unready.unlink(missing_ok=True)
             raise
         finally:
             os.close(descriptor)
-        segment = cls(memory, path, index)
-        segment.zero(size)  # touches the pages, so that a full tmpfs shows here and not on a caller's write
-        segment.write_header(Header(index, 0, HEADER_SIZE))
         return segment
 
     @classmethod
@@ -135,24 +141,15 @@ class Segment:
             self.path.unlink(missing_ok=True)
 
 
-def split_frames(chunk: bytes, limit: int) -> tuple[list[bytes], int, bool]:
-    """Cut a chunk into at most `limit` frame bodies.
+def split_frames(chunk: bytes, limit: int) -> tuple[list[bytes], int]:
+    """Cut a chunk into at most `limit` frame bodies, and return how many bytes they and their tags took.
 
-    Returns the bodies, how many bytes they and their tags took, and whether the chunk went on with something that is
-    no frame (corruption). A frame that the chunk's end cuts, and a zero tag, end the list without being corruption.
+    What is no frame ends the list: a zero tag, a frame that goes on beyond the chunk, corruption.
     """
     bodies: list[bytes] = []
     position, size = 0, len(chunk)
     while len(bodies) < limit and position < size:
-        tag = chunk[position]
-        if tag == _BIN8:
-            start = position + 2
-        elif tag == _BIN16:
-            start = position + 3
-        elif tag == _BIN32:
-            start = position + 5
-        else:
-            return bodies, position, tag != 0
+        start = position + _PREFIX.get(chunk[position], size + 1)
         if start > size:
             break
         end = start + int.from_bytes(chunk[position + 1 : start], "big")
@@ -160,7 +157,7 @@ def split_frames(chunk: bytes, limit: int) -> tuple[list[bytes], int, bool]:
             break
         bodies.append(chunk[start:end])
         position = end
-    return bodies, position, False
+    return bodies, position
 
 
 def _locked(write: Callable[[bytes], object]) -> Callable[[bytes], object]:
