@@ -276,3 +276,22 @@ class _Lines:
                 break
             line, node = pairs[0][0].start_mark.line + 1, pairs[0][1]
         return line
+
+
+class _FilesAndEnvironment:
+    """The ConfigLoader of LogConfig."""
+
+    def load_file(self, path: str | PathLike[str]) -> LogConfig:
+        return load_file(path)
+
+    def load_mapping(self, mapping: Mapping[str, Any], source: str) -> LogConfig:
+        return load_mapping(mapping, source)
+
+    def load_default(self) -> LogConfig:
+        return load_default()
+
+    def load_component(self, name: str) -> LogConfig:
+        return with_component(load_default(), name)
+
+
+LogConfig.loader = _FilesAndEnvironment()

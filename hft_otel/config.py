@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from os import PathLike
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 from msgspec import Meta
 
@@ -280,37 +280,48 @@ class LogConfig(_Guarded):
     source: str | None = None
     """The file that this came from, for error messages."""
 
+    loader: ClassVar[ConfigLoader]
+    """What reads files for the methods below: _yaml.py, which stands above this module and sets itself here."""
+
     @classmethod
-    def from_yaml(cls, yaml_file: str | PathLike[str]) -> LogConfig:
+    def from_yaml(cls, path: str | PathLike[str]) -> LogConfig:
         """Load the `logging:` part of a YAML file; raises ConfigError with the file, the path in it, cause and cure.
 
         `${VAR}` and `${VAR:-default}` are replaced from the environment, and standard OTEL_* variables fill what the
         file leaves open.
         """
-        from . import _yaml  # builds these classes, so it stands above this module
-
-        return _yaml.load_file(yaml_file)
+        return cls.loader.load_file(path)
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any], source: str = "<dict>") -> LogConfig:
         """Take what a YAML file would hold, with or without its `logging:` key; `source` names it in errors."""
-        from . import _yaml  # see from_yaml
-
-        return _yaml.load_mapping(mapping, source)
+        return cls.loader.load_mapping(mapping, source)
 
     @classmethod
     def default(cls) -> LogConfig:
         """Load the file that HFT_OTEL_CONFIG names; where it names none, take the default of ENVIRONMENT (dev)."""
-        from . import _yaml  # see from_yaml
-
-        return _yaml.load_default()
+        return cls.loader.load_default()
 
     @classmethod
     def for_component(cls, component_name: str) -> LogConfig:
         """Load the default with what its `components:` say of this one; one that they do not name gets the default."""
-        from . import _yaml  # see from_yaml
+        return cls.loader.load_component(component_name)
 
-        return _yaml.with_component(_yaml.load_default(), component_name)
+
+class ConfigLoader(Protocol):
+    """How configuration gets here from outside; see the methods of LogConfig that are called alike."""
+
+    def load_file(self, path: str | PathLike[str]) -> LogConfig:
+        """Load a file."""
+
+    def load_mapping(self, mapping: Mapping[str, Any], source: str) -> LogConfig:
+        """Take what a file would hold."""
+
+    def load_default(self) -> LogConfig:
+        """Load what holds where nothing is said."""
+
+    def load_component(self, name: str) -> LogConfig:
+        """Load the default with the overrides of one component."""
 
 
 BACKEND_KINDS: dict[str, type[BackendConfig]] = {

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from ._environment import with_environment
 from ._validation import KEEPS_AUDIT, TAKES, validate
+from ._yaml import with_environment  # its import also gives LogConfig what reads files
 from .config import (
     BackendConfig,
     ConfigError,
