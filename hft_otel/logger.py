@@ -278,12 +278,13 @@ class HFTLogger(HFTLoggerInterface):
         """Pack what the records of this logger share, once per level and kind."""
         context = self._pipeline.redactor.redact(plain_context(self._context, _LIMITS[1]))
         self._bound = msgspec.Raw(encode(context))
+        self._packed_name = msgspec.Raw(encode(cut(message_text(self.name), 256)))
         self._heads = tuple(map(self._head, _HEADS))
 
     def _head(self, level: int) -> msgspec.Raw:
         """Return the packed head for a level that may be none of the usual ones."""
         return msgspec.Raw(
-            encode((self._pipeline.number, level, cut(message_text(self.name), 256), self._bound))
+            encode((self._pipeline.number, level, self._packed_name, self._bound))
         )
 
     def _capture(self, level: int, msg: Any, args: tuple[Any, ...], context: dict[str, Any]) -> None:
