@@ -1,6 +1,7 @@
 """Exceptions: the caller captures type, message and frames; the worker reads source lines and makes the text.
 
-Bounded in depth, breadth and frames, since a chain may be circular and a recursion error has thousands of frames.
+Bounded in depth, breadth, frames and size, since a chain may be circular, a group may hold one member over and over,
+and a recursion error has thousands of frames.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ __all__ = ["PackedException", "capture_exception", "render_exception"]
 
 MAX_CHAIN = 8
 MAX_GROUP = 15
-MAX_EXCEPTIONS = 64
-"""Exceptions captured of one chain or tree, since groups may share members over and over."""
-MAX_FRAMES = 128
-MAX_TEXT = 16_384
+MAX_FRAMES, MIN_FRAMES = 128, 4
+MAX_TEXT = 8192
+MAX_SIZE = 32 * 1024
+"""Roughly the bytes of all that is captured, which has to fit into a segment beside the record's context."""
 _CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
 _CONTEXT = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
@@ -41,11 +42,12 @@ class PackedFrame(msgspec.Struct, array_like=True):
 
 
 class PackedException(msgspec.Struct, array_like=True):
-    """An exception without its objects: `last_lines` is what stands below the frames, such as `KeyError: 'x'`."""
+    """An exception without its objects; `shown` stands below the frames where it is not just type and message."""
 
     type: str
     message: str
-    last_lines: str
+    shown: str
+    notes: str
     frames: list[PackedFrame]
     skipped: int
     cause: PackedException | None = None
@@ -56,20 +58,21 @@ class PackedException(msgspec.Struct, array_like=True):
 def capture_exception(error: BaseException) -> PackedException:
     """Return what is needed to print the exception later; runs on the caller's thread and reads no file."""
     try:
-        return _capture(error, MAX_CHAIN, [MAX_EXCEPTIONS])
-    except Exception as problem:
+        return _capture(error, MAX_CHAIN, [MAX_SIZE])
+    except Exception as problem:  # an exception of the user's that cannot be looked into
         kind = cut(class_name(type(error)), 512)
-        return PackedException(kind, "", f"{kind} [{class_name(type(problem))} while it was captured]\n", [], 0)
+        shown = f"{kind} [{class_name(type(problem))} while it was captured]\n"
+        return PackedException(kind, "", shown, "", [], 0)
 
 
 def _capture(error: BaseException, depth: int, left: list[int]) -> PackedException:
-    left[0] -= 1
-    frames, skipped = _frames(error.__traceback__)
     kind = type(error)
     module = kind.__module__
     qualified = kind.__qualname__ if module in ("builtins", "__main__") else f"{module}.{kind.__qualname__}"
-    qualified, message = cut(qualified, 512), cut(message_text(error), MAX_TEXT)
-    packed = PackedException(qualified, message, _last_lines(error, qualified, message), frames, skipped)
+    texts = cut(qualified, 512), cut(message_text(error), MAX_TEXT), _shown(error), _notes(error)
+    left[0] -= sum(map(_size, texts))
+    frames, skipped = _frames(error.__traceback__, left)
+    packed = PackedException(*texts, frames, skipped)
     if depth and left[0] > 0:
         if error.__cause__ is not None:
             packed.cause = _capture(error.__cause__, depth - 1, left)
@@ -80,29 +83,45 @@ def _capture(error: BaseException, depth: int, left: list[int]) -> PackedExcepti
     return packed
 
 
-def _last_lines(error: BaseException, qualified: str, message: str) -> str:
-    """Return what stands below the frames, as `traceback.format_exception_only` does, which reads source files."""
+def _size(value: str) -> int:
+    return len(value) if value.isascii() else 4 * len(value)
+
+
+def _shown(error: BaseException) -> str:
+    """Return what Python prints below the frames of a SyntaxError; nothing for others, whose type and message it is.
+
+    `traceback.format_exception_only` would do for all, but it walks the causes too, and reads their source files.
+    """
     if isinstance(error, SyntaxError):
         with suppress(Exception):  # one that cannot be copied
-            shown = copy.copy(error)
-            shown.__traceback__ = shown.__cause__ = shown.__context__ = None
-            return cut("".join(traceback.format_exception_only(type(error), shown)), MAX_TEXT)
-    lines = f"{qualified}: {message}\n" if message else f"{qualified}\n"
-    notes = getattr(error, "__notes__", ())
+            copied = copy.copy(error)
+            copied.__traceback__ = copied.__cause__ = copied.__context__ = None
+            vars(copied).clear()  # its notes
+            return cut("".join(traceback.format_exception_only(type(error), copied)), MAX_TEXT)
+    return ""
+
+
+def _notes(error: BaseException) -> str:
+    notes = getattr(error, "__notes__", None)
+    if not notes:
+        return ""
     listed = notes[:MAX_GROUP] if isinstance(notes, (list, tuple)) else (text(notes),)
-    return lines + "".join(f"{cut(message_text(note), MAX_TEXT)}\n" for note in listed)
+    return cut("\n".join(map(message_text, listed)), MAX_TEXT)
 
 
-def _frames(trace: TracebackType | None) -> tuple[list[PackedFrame], int]:
-    """Return the outermost and innermost frames, and how many were skipped between them."""
+def _frames(trace: TracebackType | None, left: list[int]) -> tuple[list[PackedFrame], int]:
+    """Return the outermost and innermost frames that there is room for, and how many were skipped between them."""
     chain: list[TracebackType] = []
     while trace is not None:
         chain.append(trace)
         trace = trace.tb_next
-    skipped = max(len(chain) - MAX_FRAMES, 0)
+    limit = min(MAX_FRAMES, max(left[0] // 128, MIN_FRAMES))
+    skipped = max(len(chain) - limit, 0)
     if skipped:
-        chain = chain[: MAX_FRAMES // 2] + chain[-MAX_FRAMES // 2 :]
-    return [_frame(entry) for entry in chain], skipped
+        chain = chain[: limit // 2] + chain[limit // 2 - limit :]
+    frames = [_frame(entry) for entry in chain]
+    left[0] -= sum(_size(frame.file) + _size(frame.name) + 16 for frame in frames)
+    return frames, skipped
 
 
 def _frame(trace: TracebackType) -> PackedFrame:
@@ -128,11 +147,13 @@ def _lines(packed: PackedException) -> list[str]:
         lines += [*_lines(packed.context), _CONTEXT]
     if packed.frames:
         lines.append("Traceback (most recent call last):\n")
-        half = MAX_FRAMES // 2 if packed.skipped else len(packed.frames)
+        half = len(packed.frames) // 2 if packed.skipped else len(packed.frames)
         lines += _stack(packed.frames[:half])
         if packed.skipped:
             lines += [f"  [{packed.skipped} frames skipped]\n", *_stack(packed.frames[half:])]
-    lines.append(packed.last_lines)
+    lines.append(packed.shown or f"{packed.type}{packed.message and ': '}{packed.message}\n")
+    if packed.notes:
+        lines.append(f"{packed.notes}\n")
     for number, member in enumerate(packed.group or [], 1):
         lines.append(f"  +---------------- {number} ----------------\n")
         lines += [f"  | {line}\n" for line in "".join(_lines(member)).rstrip("\n").split("\n")]
