@@ -284,13 +284,13 @@ class LogConfig(_Guarded):
     """What reads files for the methods below: _yaml.py, which stands above this module and sets itself here."""
 
     @classmethod
-    def from_yaml(cls, path: str | PathLike[str]) -> LogConfig:
+    def from_yaml(cls, yaml_file: str | PathLike[str]) -> LogConfig:
         """Load the `logging:` part of a YAML file; raises ConfigError with the file, the path in it, cause and cure.
 
         `${VAR}` and `${VAR:-default}` are replaced from the environment, and standard OTEL_* variables fill what the
         file leaves open.
         """
-        return cls.loader.load_file(path)
+        return cls.loader.load_file(yaml_file)
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any], source: str = "<dict>") -> LogConfig:
