@@ -145,6 +145,8 @@ class HFTLogger(HFTLoggerInterface):
         self.name = name
         self.level = level
         self._pipeline = pipeline
+        self.backends: list[LogBackend] = list(pipeline.backends)
+        self.router = pipeline.router
         self._intake = intake
         self._low, self._high, self._metric, self._audit = (
             intake.low,
