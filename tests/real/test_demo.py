@@ -221,7 +221,7 @@ def test_interrupted_demo_leaves_no_process_behind(tmp_path: Path) -> None:
     command = hft_otel("demo", "--seconds", "60")
     with started(command, tmp_path, HFT_DEMO_CONSOLE_LEVEL="CRITICAL") as process:
         pid = process.pid
-        wait_until(lambda: (tmp_path / "logs" / "hft.log").exists(), what="the first line of the log")
+        wait_until((tmp_path / "logs" / "hft.log").exists, what="the first line of the log")
         children = children_of(pid)
         process.send_signal(2)
         process.communicate(timeout=30)
