@@ -166,7 +166,7 @@ class HFTLogger(HFTLoggerInterface):
     critical = _text_method(logging.CRITICAL, "critical")
 
     metric = _metric_method(GAUGE, "metric", _MISSING)
-    counter = _metric_method(COUNTER, "counter", 1)
+    counter = _metric_method(COUNTER, "counter", None)  # one, unless `value=` is among the tags; see Unpacker.metric
     latency = _metric_method(LATENCY, "latency", _MISSING)
 
     def exception(self, msg: Any = _MISSING, /, *args: Any, **context: Any) -> None:
@@ -312,7 +312,7 @@ class HFTLogger(HFTLoggerInterface):
             context = dict(context)
             msg = context.pop("msg", "")
         context, exception, stack = _caller_side(context)
-        if args and not _ATOMS.issuperset(map(type, args)):
+        if args:
             msg, args = _format(msg, args), ()
         elif type(msg) is not str:
             msg = message_text(msg)
@@ -320,9 +320,8 @@ class HFTLogger(HFTLoggerInterface):
         now, head = time_ns(), self._head(level)
         room = self._room(level)
         for limit in _LIMITS:
-            packed_args = [plain(arg, limit) for arg in args] or None
             body = (now, head, cut(msg, limit), plain_context(context, limit), trace, scope)
-            frame = encode(encode((*body, packed_args, exception, stack)))
+            frame = encode(encode((*body, None, exception, stack)))
             if len(frame) <= room.capacity:
                 break
         else:

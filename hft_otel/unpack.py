@@ -81,14 +81,11 @@ class Unpacker:
         body: MetricBody = _read(self._decoders.metric, data)
         head = self._head(body.head)
         redactor = self._redactor_of(head.pipeline)
-        tags = body.tags
+        tags, value = body.tags, body.value
+        if value is None and head.level == COUNTER:
+            value = tags.pop("value", 1)
         if "tags" in tags:
-            tags = dict(tags)
-            more = tags.pop("tags")
-            if isinstance(more, Mapping):
-                tags = {**more, **tags}
-            elif more is not None:
-                tags["tags"] = more
+            tags = _merge_tags(tags)
         name, unit = cut(message_text(body.name), _MAX_NAME), ""
         if head.level == LATENCY:
             tags = {**tags, "operation": name}
@@ -102,7 +99,7 @@ class Unpacker:
             "",
             _merged(head.context, body.scope, {}),
             name,
-            body.value,
+            value,
             redactor.redact(tags),  # type: ignore[arg-type]  # a dict goes in, a dict comes out
             _KINDS[head.level],
             unit,
@@ -162,6 +159,14 @@ def _merge_reserved(call: dict[str, Any]) -> dict[str, Any]:
     if extra is not None:
         merged["extra"] = extra
     return merged
+
+
+def _merge_tags(tags: dict[str, Any]) -> dict[str, Any]:
+    """Take out `tags=`; what is in it becomes tags, beside which those given one by one come first."""
+    more = tags.pop("tags")
+    if isinstance(more, Mapping):
+        return {**more, **tags}
+    return tags if more is None else {**tags, "tags": more}
 
 
 def _merged(bound: dict[str, Any], scope: dict[str, Any] | None, call: dict[str, Any]) -> dict[str, Any]:

@@ -88,13 +88,32 @@ def cut(value: str, limit: int) -> str:
 
 
 def plain(value: Any, limit: int) -> Any:
-    """Return a copy of the value that always packs; strings are cut to `limit` characters."""
-    return _plain(value, limit, MAX_DEPTH, [MAX_VALUES])
+    """Return a copy of the value that always packs; strings are cut to `limit` characters, the rest accordingly."""
+    return _plain(value, limit, MAX_DEPTH, [_values(limit)])
 
 
 def plain_context(context: Mapping[Any, Any], limit: int) -> dict[str, Any]:
-    """Return a context with string keys and values that always pack."""
-    return _plain_mapping(context, limit, MAX_DEPTH, [MAX_VALUES])
+    """Return a context with string keys and values that always pack; a large value leaves the others their space."""
+    share = max(_values(limit) // max(len(context), 1), 8)
+    most = min(MAX_ITEMS, max(limit // 2, 64))
+    result = {_key(key): _plain(value, limit, MAX_DEPTH, [share]) for key, value in _first(context, most)}
+    if len(context) > most:
+        result[_CUT] = f"{len(context) - most} keys"
+    return result
+
+
+def _values(limit: int) -> int:
+    return min(MAX_VALUES, max(limit // 4, 32))
+
+
+def _first(mapping: Mapping[Any, Any], most: int) -> list[tuple[Any, Any]]:
+    """Return the first items, as a list: another thread may change a dict, and this is one step under the GIL."""
+    return list(islice(mapping.items(), most))
+
+
+def _key(key: Any) -> str:
+    name = key if isinstance(key, str) and not isinstance(key, Enum) else _plain(key, MAX_KEY, 1, [16])
+    return cut(name if isinstance(name, str) else text(name), MAX_KEY)
 
 
 def _plain(value: Any, limit: int, depth: int, left: list[int]) -> Any:
@@ -138,13 +157,11 @@ def _structured(value: Any, limit: int, depth: int, left: list[int]) -> Any:  # 
 
 def _plain_mapping(mapping: Mapping[Any, Any], limit: int, depth: int, left: list[int]) -> dict[str, Any]:
     result: dict[str, Any] = {}
-    # A list first: another thread may change the mapping, and for a dict this is one step under the GIL.
-    for number, (key, value) in enumerate(list(islice(mapping.items(), MAX_ITEMS + 1))):
+    for number, (key, value) in enumerate(_first(mapping, MAX_ITEMS + 1)):
         if number == MAX_ITEMS or left[0] <= 0:
             result[_CUT] = f"{len(mapping) - number} keys"
             break
-        name = key if isinstance(key, str) and not isinstance(key, Enum) else _plain(key, MAX_KEY, 1, [16])
-        result[cut(name if isinstance(name, str) else text(name), MAX_KEY)] = _plain(value, limit, depth, left)
+        result[_key(key)] = _plain(value, limit, depth, left)
     return result
 
 

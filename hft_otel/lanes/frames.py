@@ -106,13 +106,14 @@ def _reread(packed: Any) -> Any:
         _decode_any(packed)
         return packed
     except msgspec.DecodeError:
-        tag = packed[0]
+        data = bytes(packed)
+    tag = data[0]
     if tag >> 4 == 0x8 or tag in (0xDE, 0xDF):  # a mapping: read it as a list of its keys and values in turn
         start = {0xDE: 3, 0xDF: 5}.get(tag, 1)
-        size = int.from_bytes(packed[1:start], "big") if start > 1 else tag & 0xF
-        items = _decode_items(b"\xdd" + (2 * size).to_bytes(4, "big") + packed[start:])
+        size = int.from_bytes(data[1:start], "big") if start > 1 else tag & 0xF
+        items = _decode_items(b"\xdd" + (2 * size).to_bytes(4, "big") + data[start:])
         return {_key_text(key): _reread(value) for key, value in zip(items[::2], items[1::2], strict=True)}
-    return [_reread(item) for item in _decode_items(packed)]
+    return [_reread(item) for item in _decode_items(data)]
 
 
 def _key_text(packed: Any) -> str:

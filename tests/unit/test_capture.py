@@ -186,12 +186,20 @@ def test_what_is_cut_is_marked() -> None:
     assert plain("x" * 5, 5) == "xxxxx"
     assert plain(b"x" * 5, 5) == b"xxxxx"
     assert plain(decimal.Decimal("1" * 50), 5) == "11111...[45 characters cut]"
-    many = plain(list(range(MAX_ITEMS + 1)), 5)
+    many = plain(list(range(MAX_ITEMS + 1)), 65_536)
     assert many == [*range(MAX_ITEMS), "...[cut]"]
-    assert plain(list(range(MAX_ITEMS)), 5) == list(range(MAX_ITEMS))
-    keys = plain({str(key): key for key in range(MAX_ITEMS + 5)}, 5)
-    assert len(keys) == MAX_ITEMS + 1
-    assert keys["...[cut]"] == "5 keys"
+    assert plain(list(range(MAX_ITEMS)), 65_536) == list(range(MAX_ITEMS))
+    keys = {str(key): key for key in range(MAX_ITEMS + 5)}
+    for found in (plain(keys, 65_536), plain_context(keys, 65_536)):
+        assert len(found) == MAX_ITEMS + 1
+        assert found["...[cut]"] == "5 keys"
+    assert len(plain(keys, 100)) < len(plain_context(keys, 100)) < 100
+
+
+def test_a_large_value_leaves_the_others_their_space() -> None:
+    found = plain_context({"large": in_itself(), "small": [1, 2, 3]}, 2048)
+    assert found["small"] == [1, 2, 3]
+    assert "[cut]" in str(found["large"])
     assert text("x" * 10_000).endswith("characters cut]")
 
 
@@ -204,7 +212,7 @@ def test_keys_become_text() -> None:
     assert long == "k" * 256 + "...[744 characters cut]"
 
 
-def circular_list() -> object:
+def in_itself() -> object:
     value: list[object] = []
     value += [value] * 50
     return value
@@ -237,7 +245,7 @@ class Endless(UserDict):  # type: ignore[type-arg]
             number += 1
 
 
-@pytest.mark.parametrize("make", [circular_list, circular_dict, circular_nodes, deep, lambda: Endless()])
+@pytest.mark.parametrize("make", [in_itself, circular_dict, circular_nodes, deep, Endless])
 def test_what_holds_itself_or_never_ends_is_cut_at_once(make: Any) -> None:
     value = make()
     start = time.perf_counter()
