@@ -3,9 +3,9 @@
     make bench            (or: python benchmarks/call_cost.py [--rounds N] [--json])
 
 Every candidate makes the same call, `info("order filled", symbol="BTCUSDT", px=1.5)` or its nearest form, in short
-bursts; the candidates take turns, and each rests between bursts while its background work is done, so that a burst is
-the caller's cost alone. Given are the mean of the quietest tenth of the bursts and the median of all; ratios are of the
-quiet ones, which the machine's noise disturbs least.
+bursts after a warm-up. The candidates take turns, and each rests between bursts while its background work is done, so
+that a burst is the caller's cost alone. Given are the mean of the quietest tenth of the bursts and the median of all;
+ratios are of the quiet ones, which the machine's noise disturbs least.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, InMemoryLogR
 
 from hft_otel import FileConfig, LogConfig, LoggerFactory, PrometheusConfig
 
-BURST = 400
+WARM_UP, BURST = 100, 400
+"""Calls before and in a burst that is timed; together fewer than the 512 that wake OpenTelemetry's exporting thread."""
 
 
 class Candidate(NamedTuple):
@@ -134,6 +135,7 @@ def measure(candidates: list[Candidate], rounds: int) -> dict[str, list[float]]:
     ]
     for number in range(rounds):
         for candidate, timer in timers:
+            timer.timeit(WARM_UP)
             bursts[candidate.name].append(timer.timeit(BURST) / BURST * 1e9)
             candidate.rest()
         if sys.stderr.isatty():
