@@ -21,8 +21,8 @@ class Tally:
 
     __slots__ = ("_count", "add")
 
-    def __init__(self) -> None:
-        self._count = itertools.count()
+    def __init__(self, count: itertools.count[int] | None = None) -> None:
+        self._count = itertools.count() if count is None else count
         self.add = self._count.__next__
 
     @property
@@ -38,13 +38,13 @@ class Room:
     frame does not fit, and `put` is what to call then.
     """
 
-    __slots__ = ("_active", "_lock", "drops", "full_reason", "name", "on_change", "size", "supply", "write")
+    __slots__ = ("_active", "_drops", "_lock", "failed", "full_reason", "name", "on_change", "size", "supply", "write")
 
     def __init__(self, name: str, supply: deque[Segment], on_change: Callable[[], object]) -> None:
         self.name = name
         self.on_change = on_change
-        self.drops: dict[str, Tally] = {}
         self._lock = threading.RLock()
+        self._count_anew()
         self.begin(supply)
 
     def begin(self, supply: deque[Segment]) -> None:
@@ -59,10 +59,21 @@ class Room:
     def leave(self, write: Callable[[bytes], object]) -> None:
         """Let go of the parent's segments in a forked child: the first call of `write` is to see to the child's own."""
         self._lock = threading.RLock()  # the inherited one may be held for ever
-        self.drops = {}
+        self._count_anew()
         self.supply = deque()
         self._active.seal()  # the child's position only, but a `write` on its way may go to a file of the parent's
         self.write = write
+
+    def _count_anew(self) -> None:
+        self._drops: dict[str, Tally] = {}
+        self.failed = itertools.count()
+        """One step of it counts a record that could not be captured, at the end of a stack where no call is left."""
+
+    @property
+    def drops(self) -> dict[str, Tally]:
+        """Why records were not kept, with their numbers."""
+        failed = Tally(self.failed)
+        return {**self._drops, "capture_failed": failed} if failed.value else self._drops
 
     @property
     def active(self) -> Segment:
@@ -103,7 +114,7 @@ class Room:
 
     def drop(self, reason: str) -> None:
         """Count a record that was not kept."""
-        self.drops.setdefault(reason, Tally()).add()
+        self._drops.setdefault(reason, Tally()).add()
 
     def shut(self) -> None:
         """Take nothing more, and count every later record as dropped: nobody reads this room any longer."""
