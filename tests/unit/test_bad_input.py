@@ -329,7 +329,7 @@ def test_right_arguments_read_as_in_python_s_logging(process: Process, log: HFTL
     assert process.only().message == template % values
 
 
-@pytest.mark.parametrize("level", [10.5, None, "NOSUCH", "warning", 10**30, [], math.nan, object()], ids=str)
+@pytest.mark.parametrize("level", [10.5, None, "NOSUCH", "warning", 10**30, [], math.nan, object()], ids=lambda level: type(level).__name__)
 def test_any_level_is_taken(process: Process, log: HFTLogger, level: Any) -> None:
     log.log(level, "text", k=1)
     assert process.only().context["k"] == 1
