@@ -52,7 +52,7 @@ class _Lane:
         self, room: Room, log_type: LogType, decode: Callable[[bytes], tuple[int, LogRecord]]
     ) -> None:
         self.room = room
-        self.cursor = Cursor(room.active)
+        self.cursor = Cursor(room.first)
         self.decode = decode
         self.sums = LaneSums(room.name, log_type.value)
 
@@ -90,7 +90,7 @@ class Worker:
         self._low = _Lane(intake.low, LogType.TEXT, unpacker.text)
         self._lanes = (self._high, self._metric, self._low)
         self._audits = AuditReader(
-            "audit", intake.journal.stream, Cursor(intake.audit.active), 0, self._decode_audit, self._retire
+            "audit", intake.journal.stream, Cursor(intake.audit.first), 0, self._decode_audit, self._retire
         )
         self._recovered: list[tuple[Stream, AuditReader]] = []
         self.recovered_sums: list[LaneSums] = []

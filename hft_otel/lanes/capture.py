@@ -107,8 +107,8 @@ def _values(limit: int) -> int:
 
 
 def _first(mapping: Mapping[Any, Any], most: int) -> list[tuple[Any, Any]]:
-    """Return the first items, as a list: another thread may change a dict, and this is one step under the GIL."""
-    return list(islice(mapping.items(), most))
+    """Return the first items; of a copy, since another thread may change a dict, and copying is one step under the GIL."""
+    return list(islice((dict.copy(mapping) if isinstance(mapping, dict) else mapping).items(), most))
 
 
 def _key(key: Any) -> str:

@@ -38,7 +38,7 @@ class Room:
     frame does not fit, and `put` is what to call then.
     """
 
-    __slots__ = ("_active", "_drops", "_lock", "failed", "full_reason", "name", "on_change", "size", "supply", "write")
+    __slots__ = ("_active", "_drops", "_lock", "failed", "first", "full_reason", "name", "on_change", "size", "supply", "write")
 
     def __init__(self, name: str, supply: deque[Segment], on_change: Callable[[], object]) -> None:
         self.name = name
@@ -52,7 +52,8 @@ class Room:
         self.full_reason = "room_full"
         self.supply = supply
         self.size = len(supply)
-        self._active = supply.popleft()
+        self._active = self.first = supply.popleft()
+        """`first` is where reading begins: threads may fill it while the drain is still being made."""
         self._active.unseal()
         self.write: Callable[[bytes], object] = self._active.write
 
