@@ -52,6 +52,8 @@ class Outbox:
         """Why the destination cannot deliver at the moment; empty while it can."""
         self.last_progress = time.monotonic()
         """When it last settled records, or was given some after it had none."""
+        self.credit = 0.0
+        """Seconds for which the worker may still wait for space here; kept by the worker."""
         self.audits_offered = 0
         """Audit events that were queued here so far; kept by who reads the journal."""
         self.closed = threading.Event()

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from hft_otel.destinations.base import Destination, Rejected, RetryLater
 from hft_otel.interfaces import LogBackend
 from hft_otel.lanes.intake import Intake, Sizes
@@ -17,6 +19,8 @@ from hft_otel.ledger import DestinationSums, FlushReport, LaneSums
 from hft_otel.logger import HFTLogger
 from hft_otel.record import LogLevel, LogRecord, LogType
 from hft_otel.worker import Worker
+
+not_yet = pytest.mark.xfail(run=False, reason="the worker (or the factory) does not do this yet")
 
 
 def poll(condition: Callable[[], Any], within: float = 10.0) -> None:

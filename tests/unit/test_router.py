@@ -80,9 +80,8 @@ def test_a_rule_with_a_level_and_no_log_types_speaks_of_text(level: dict[str, st
 
 def test_a_rule_with_neither_level_nor_log_types_speaks_of_all_types() -> None:
     rules = [{"backends": ["datadog"]}]
-    assert {log_type: names(rules, record(log_type)) for log_type in LogType} == dict.fromkeys(
-        LogType, {"datadog"}
-    )
+    expected = {log_type: {"datadog"} for log_type in LogType}
+    assert {log_type: names(rules, record(log_type)) for log_type in LogType} == expected
 
 
 def test_levels_of_a_rule_apply_to_text_only() -> None:

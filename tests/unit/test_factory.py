@@ -1,0 +1,401 @@
+"""The factory: one configuration, live once; and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hft_otel import factory as module
+from hft_otel.config import (
+    BackendConfig,
+    ConfigError,
+    ConsoleConfig,
+    CustomConfig,
+    DatadogConfig,
+    ElasticsearchConfig,
+    FileConfig,
+    JournalConfig,
+    LogConfig,
+    OtlpConfig,
+    PrometheusConfig,
+    SlackConfig,
+    WebhookConfig,
+)
+from hft_otel.destinations.group import Group, ViaCollector
+from hft_otel.factory import LoggerFactory, backend_infos
+from hft_otel.interfaces import HFTLoggerInterface, LogBackend
+from hft_otel.lanes import intake as intake_module
+from hft_otel.ledger import DestinationSums, FlushReport
+from hft_otel.record import LogLevel, LogRecord, LogType
+from hft_otel.worker import Worker
+from tests.unit.core_support import not_yet
+
+create = LoggerFactory.create_logger
+
+
+class Mine(LogBackend):
+    """A backend of the user's."""
+
+    made = 0
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        type(self).made += 1
+        self.config = config
+
+    async def write(self, record: LogRecord) -> None:
+        return None
+
+
+class NoBackend:
+    """Not what `class:` may name."""
+
+
+class Failing(Mine):
+    """A backend whose constructor raises."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        raise RuntimeError("no licence")
+
+
+class Process:
+    """What this test's loggers share, instead of what the process's share."""
+
+    def __init__(self) -> None:
+        self.ends: list[Callable[[], None]] = []
+
+    @property
+    def worker(self) -> Worker:
+        intake = intake_module._process
+        assert intake is not None and isinstance(intake.drain, Worker)
+        return intake.drain
+
+    def end(self) -> None:
+        for end in self.ends:
+            end()
+        self.ends = []
+
+
+@pytest.fixture(autouse=True)
+def process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Process]:
+    made = Process()
+    monkeypatch.setattr(intake_module, "_process", None)
+    monkeypatch.setattr(intake_module, "_default_drain", None)
+    monkeypatch.setattr(module.os, "register_at_fork", lambda **calls: None)
+    monkeypatch.setattr(module, "_process", module._Process())
+    monkeypatch.setattr(module, "at_end", made.ends.append)
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "HFT_OTEL_CONFIG",
+        "ENVIRONMENT",
+        *(name for name in os.environ if name.startswith("OTEL_")),
+    ):
+        monkeypatch.delenv(name, raising=False)
+    Mine.made = 0
+    yield made
+    made.end()
+
+
+def config(**changes: Any) -> LogConfig:
+    made = LogConfig(
+        backends={"file": FileConfig(file_path="out.log", format="json")},
+        routing_rules=[{"backends": ["file"]}],
+        journal=JournalConfig(folder="journal", segment_kb=64, spare_segments=1),
+    )
+    return replace(made, **changes)
+
+
+def lines(path: str = "out.log") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def custom(name: str, **options: Any) -> CustomConfig:
+    return CustomConfig(class_path=f"{__name__}:{name}", config=options)
+
+
+def test_a_logger_is_what_components_are_handed() -> None:
+    logger = create("exchange.mexc", config())
+    assert isinstance(logger, HFTLoggerInterface)
+    logger.info("hello", symbol="BTC")
+    assert logger.force_flush()
+    [line] = lines()
+    assert "hello" in line.values() and "exchange.mexc" in line.values()
+
+
+def test_equal_configurations_share_backends_rules_and_counters(process: Process) -> None:
+    one, two = create("one", config()), create("two", config())
+    one.info("1")
+    two.info("2")
+    report = two.force_flush()
+    assert len(process.worker.outboxes) == 1
+    assert len(intake_module._process.pipelines) == 1  # type: ignore[union-attr]
+    assert report.delivered == 2
+
+
+def test_configurations_with_the_same_backend_and_other_rules_share_the_backend(process: Process) -> None:
+    one = create("one", config())
+    two = create("two", config(routing_rules=[{"min_level": "ERROR", "backends": ["file"]}]))
+    for logger in (one, two):
+        logger.info("i")
+        logger.error("e")
+    assert two.force_flush()
+    assert len(process.worker.outboxes) == 1
+    assert len(lines()) == 3
+
+
+def test_the_configuration_is_a_snapshot() -> None:
+    given = config()
+    logger = create("one", given)
+    given.routing_rules.clear()
+    given.backends.clear()
+    logger.info("kept")
+    assert logger.force_flush()
+    assert len(lines()) == 1
+
+
+def test_building_a_logger_writes_no_file_before_something_is_logged() -> None:
+    backends = LoggerFactory._create_backends(config())
+    assert list(backends) == ["file"]
+    assert not Path("out.log").exists()
+
+
+def test_a_disabled_backend_is_not_built() -> None:
+    backends = {"file": FileConfig(file_path="out.log"), "mine": replace(custom("Failing"), enabled=False)}
+    assert list(LoggerFactory._create_backends(config(backends=backends))) == ["file"]
+
+
+def test_global_context_and_min_level_of_the_configuration_hold() -> None:
+    logger = create("x", config(global_context={"desk": "arb"}, min_level="WARNING"))
+    logger.info("no")
+    logger.warning("yes")
+    logger.audit("always")
+    assert logger.force_flush()
+    found = lines()
+    assert len(found) == 2
+    assert all("arb" in json.dumps(line) for line in found)
+
+
+def test_secrets_named_by_the_configuration_are_redacted() -> None:
+    logger = create("x", config(redact=["wallet"]))
+    logger.info("x", wallet="hunter2")
+    assert logger.force_flush()
+    assert "hunter2" not in Path("out.log").read_text()
+
+
+def test_warnings_of_the_configuration_are_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with_idle = config(backends={**config().backends, "console": ConsoleConfig()})
+    create("one", with_idle)
+    create("two", with_idle)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(warnings) == 1 and "console" in warnings[0]
+
+
+class TestWithoutAConfiguration:
+    def test_the_default_of_development_counts(self) -> None:
+        logger = create("x")
+        logger.warning("w")
+        logger.force_flush()
+        assert Path("logs/dev.log").exists()
+
+    def test_the_file_that_the_environment_names_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        Path("logging.yaml").write_text(
+            "logging:\n"
+            "  journal: {folder: journal}\n"
+            "  backends: {file: {config: {file_path: named.log}}}\n"
+            "  routing_rules: [{backends: [file]}]\n"
+        )
+        monkeypatch.setenv("HFT_OTEL_CONFIG", "logging.yaml")
+        logger = create("x")
+        logger.info("i")
+        assert logger.force_flush()
+        assert Path("named.log").exists()
+
+
+class TestAnError:
+    def refused(self, **changes: Any) -> str:
+        with pytest.raises(ConfigError) as caught:
+            create("x", config(**changes))
+        return str(caught.value)
+
+    def test_the_same_file_with_other_options(self) -> None:
+        create("x", config())
+        said = self.refused(backends={"file": FileConfig(file_path="out.log", format="text")})
+        assert "backends.file" in said and "out.log" in said and "options" in said
+
+    def test_the_same_file_by_another_name_for_it(self, tmp_path: Path) -> None:
+        create("x", config())
+        (tmp_path / "link").symlink_to(tmp_path)
+        for path in ("./out.log", str(tmp_path / "out.log"), "link/out.log"):
+            assert "out.log" in self.refused(backends={"file": FileConfig(file_path=path, format="text")})
+
+    def test_the_same_port_with_other_options(self) -> None:
+        rules = [{"backends": ["prometheus"]}]
+        first = PrometheusConfig(port=19464)
+        LoggerFactory._create_backends(config(backends={"prometheus": first}, routing_rules=rules))
+        other = {"prometheus": PrometheusConfig(port=19464, prefix="x_")}
+        with pytest.raises(ConfigError, match="19464"):
+            LoggerFactory._create_backends(config(backends=other, routing_rules=rules))
+        free = {"prometheus": PrometheusConfig(port=0, prefix="x_")}
+        LoggerFactory._create_backends(config(backends=free, routing_rules=rules))
+
+    @not_yet
+    def test_a_configuration_that_failed_claims_nothing(self) -> None:
+        self.refused(
+            backends={"file": FileConfig(file_path="out.log", format="text"), "mine": custom("Failing")},
+            routing_rules=[{"backends": ["file", "mine"]}],
+        )
+        create("x", config()).info("i")
+
+    def test_an_unknown_backend(self) -> None:
+        assert "backends.strange" in self.refused(
+            backends={"strange": BackendConfig()}, routing_rules=[{"backends": ["strange"]}]
+        )
+
+    def test_a_rule_that_names_a_backend_that_is_not_there(self) -> None:
+        said = self.refused(routing_rules=[{"backends": ["fiel"]}])
+        assert "fiel" in said and "did you mean" in said and "file" in said
+
+    @pytest.mark.parametrize(
+        "backend", [DatadogConfig(api_key="k"), ElasticsearchConfig(endpoint="http://e:9200")]
+    )
+    def test_a_backend_behind_the_collector_without_otlp(self, backend: BackendConfig) -> None:
+        said = self.refused(backends={"datadog": backend}, routing_rules=[{"backends": ["datadog"]}])
+        assert "otlp" in said
+
+    def test_isolation_by_process_is_refused_for_now(self) -> None:
+        assert "isolation" in self.refused(isolation="process")
+
+    def test_a_level_that_is_none(self) -> None:
+        assert "min_level" in self.refused(min_level="LOUD")
+
+    @pytest.mark.parametrize(
+        ("class_path", "said"),
+        [
+            ("nowhere_to_be_found:X", "nowhere_to_be_found"),
+            (f"{__name__}:Absent", "Absent"),
+            (f"{__name__}:NoBackend", "LogBackend"),
+            (f"{__name__}:Failing", "no licence"),
+            ("no colon", "no colon"),
+        ],
+    )
+    def test_a_class_that_cannot_be_used(self, class_path: str, said: str) -> None:
+        backends = {"mine": CustomConfig(class_path=class_path)}
+        assert said in self.refused(backends=backends, routing_rules=[{"backends": ["mine"]}])
+
+
+class TestABackendOfTheUsers:
+    def test_is_built_once_with_its_config(self) -> None:
+        backends = {"mine": custom("Mine", key=1)}
+        rules = [{"backends": ["mine"]}]
+        logger = create("x", config(backends=backends, routing_rules=rules))
+        create("y", config(backends=backends, routing_rules=rules))
+        logger.info("i")
+        assert logger.force_flush().delivered == 1
+        assert Mine.made == 1
+
+    def test_has_the_min_level_that_the_configuration_says(self) -> None:
+        backends = {"mine": replace(custom("Mine"), min_level="ERROR")}
+        logger = create("x", config(backends=backends, routing_rules=[{"backends": ["mine"]}]))
+        logger.info("i")
+        logger.error("e")
+        assert logger.force_flush().delivered == 1
+
+    def test_may_be_an_exporter_of_opentelemetry(self) -> None:
+        backends = {
+            "memory": CustomConfig(class_path="opentelemetry.sdk._logs.export:InMemoryLogRecordExporter")
+        }
+        logger = create("x", config(backends=backends, routing_rules=[{"backends": ["memory"]}]))
+        logger.info("i")
+        assert logger.force_flush().delivered == 1
+
+
+def test_every_built_in_backend_can_be_built() -> None:
+    backends: dict[str, BackendConfig] = {
+        "console": ConsoleConfig(min_level="ERROR"),
+        "file": FileConfig(file_path="out.log"),
+        "prometheus": PrometheusConfig(port=0),
+        "otlp": OtlpConfig(endpoint="http://127.0.0.1:1"),
+        "datadog": DatadogConfig(api_key="k"),
+        "elasticsearch": ElasticsearchConfig(endpoint="http://127.0.0.1:1"),
+        "slack": SlackConfig(webhook_url="http://127.0.0.1:1"),
+        "webhook": WebhookConfig(url="http://127.0.0.1:1"),
+    }
+    given = config(backends=backends, routing_rules=[{"backends": list(backends)}])
+    made = LoggerFactory._create_backends(given)
+    assert list(made) == list(backends)
+    assert isinstance(made["otlp"], Group)
+    for name in ("datadog", "elasticsearch"):
+        behind = made[name]
+        assert isinstance(behind, ViaCollector) and behind.otlp is made["otlp"]
+    assert made["console"].min_level == LogLevel.ERROR  # type: ignore[attr-defined]
+    router = LoggerFactory._create_router(given, made)
+    audit = LogRecord(1.0, LogLevel.INFO, LogType.AUDIT, "x")
+    assert made["file"] in router.get_backends(audit)
+
+
+def test_infos_say_what_each_backend_takes_and_keeps() -> None:
+    backends = {
+        "file": FileConfig(min_level="ERROR"),
+        "console": ConsoleConfig(),
+        "off": FileConfig(enabled=False),
+    }
+    infos = {info.name: info for info in backend_infos(config(backends=backends))}
+    assert set(infos) == {"file", "console"}
+    assert infos["file"].keeps_audit and infos["file"].min_level == 40
+    assert infos["console"].accepts == {LogType.TEXT} and not infos["console"].keeps_audit
+
+
+class TestTheEnd:
+    def test_is_silent_when_all_is_delivered(
+        self, process: Process, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        logger = create("x", config())
+        logger.info("i")
+        process.end()
+        assert len(lines()) == 1
+        assert capsys.readouterr().err == ""
+
+    def test_has_the_longest_exit_timeout_that_was_configured(
+        self, process: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        create("x", config(exit_timeout=0.1))
+        create("y", config(exit_timeout=0.7))
+        given: list[float] = []
+        stop = process.worker.stop
+        monkeypatch.setattr(process.worker, "stop", lambda timeout: given.append(timeout) or stop(timeout))
+        process.end()
+        assert given == [0.7]
+
+    def test_says_per_destination_what_is_left_and_what_the_journal_keeps(self) -> None:
+        sums = [
+            DestinationSums("otlp", "TEXT", 9, 2, {"shutdown": 4, "http_400": 1}),
+            DestinationSums("otlp", "AUDIT", 3, 1),
+            DestinationSums("file", "TEXT", 9, 9),
+        ]
+        assert module._last_words(FlushReport([], sums, complete=False), 2.0) == (
+            "exit after at most 2 s with records not delivered: otlp TEXT 6, otlp AUDIT 2; "
+            "2 audit deliveries stay in the journal for the next start"
+        )
+
+
+def test_a_forked_child_builds_its_own_from_the_configurations(process: Process) -> None:
+    """What happens in the child, without the fork; with one: test_lifecycle.py."""
+    logger = create("x", config())
+    logger.info("parent")
+    assert logger.force_flush()
+    parents = process.worker
+    module._process._begin_child()
+    intake = intake_module._process
+    assert intake is not None
+    parent_rooms = [room.active for room in intake.rooms]
+    intake.after_fork()
+    logger.info("child")
+    assert logger.force_flush()
+    assert process.worker is not parents
+    assert [room.active for room in intake.rooms] != parent_rooms
+    assert len(lines()) == 2
