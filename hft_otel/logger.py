@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from time import time_ns
 from typing import Any, Self
@@ -31,6 +31,8 @@ from .redaction import Redactor
 __all__ = ["HFTLogger"]
 
 _MISSING = object()
+_MAX_BOUND = 16 * 1024
+"""Bytes of persistent context in every record; what is longer would leave records no space in a segment."""
 _ATOMS = frozenset({str, int, float, bool, type(None), bytes})
 _CALLER_WORDS = frozenset({"exc_info", "stack_info"})
 """Reserved words that only the caller's thread can answer."""
@@ -90,8 +92,9 @@ def _text_method(level: int, name: str) -> Callable[..., None]:
         except Exception:
             try:
                 self._capture(level, msg, args, context)
-            except Exception:  # such as a caller at the very end of its stack
-                (self._high if high else self._low).drop("capture_failed")
+            except Exception:  # such as a caller at the very end of its stack: a step of a loop is no call
+                for _ in (self._high if high else self._low).failed:
+                    break
 
     method.__name__ = name
     method.__qualname__ = f"HFTLogger.{name}"
@@ -115,8 +118,9 @@ def _metric_method(kind: int, name: str, default: float | object) -> Callable[..
         except Exception:
             try:
                 self._capture_metric(kind, name, value, tags)
-            except Exception:  # such as a caller at the very end of its stack
-                self._metric.drop("capture_failed")
+            except Exception:  # such as a caller at the very end of its stack: a step of a loop is no call
+                for _ in self._metric.failed:
+                    break
 
     method.__name__ = name
     method.__qualname__ = f"HFTLogger.{name}"
@@ -166,23 +170,29 @@ class HFTLogger(HFTLoggerInterface):
     critical = _text_method(logging.CRITICAL, "critical")
 
     metric = _metric_method(GAUGE, "metric", _MISSING)
-    counter = _metric_method(COUNTER, "counter", None)  # one, unless `value=` is among the tags; see Unpacker.metric
+    counter = _metric_method(
+        COUNTER, "counter", None
+    )  # one, unless `value=` is among the tags; see Unpacker.metric
     latency = _metric_method(LATENCY, "latency", _MISSING)
 
     def exception(self, msg: Any = _MISSING, /, *args: Any, **context: Any) -> None:
         """Log at ERROR with the exception being handled."""
-        context.setdefault("exc_info", True)
-        self.error(msg, *args, **context)
+        try:
+            context.setdefault("exc_info", True)
+            self.error(msg, *args, **context)
+        except Exception:  # see _text_method
+            for _ in self._high.failed:
+                break
 
     def log(self, level: Any = _MISSING, msg: Any = _MISSING, /, *args: Any, **context: Any) -> None:
         """Log at a level given as a number (or by name), with Python logging's numbers."""
-        number, msg, context = _level_and_message(level, msg, context)
-        if self._threshold > number:
-            return
         try:
-            self._capture(number, msg, args, context)
-        except Exception:
-            self._room(number).drop("capture_failed")
+            number, msg, context = _level_and_message(level, msg, context)
+            if self._threshold <= number:
+                self._capture(number, msg, args, context)
+        except Exception:  # see _text_method
+            for _ in self._high.failed:
+                break
 
     def audit(self, event: Any = _MISSING, /, **context: Any) -> None:
         """Record an audit event durably; it is in file-backed memory when the call returns."""
@@ -199,8 +209,9 @@ class HFTLogger(HFTLoggerInterface):
         except Exception:
             try:
                 self._capture_audit(event, context)
-            except Exception:  # such as a caller at the very end of its stack
-                self._audit.drop("capture_failed")
+            except Exception:  # such as a caller at the very end of its stack: a step of a loop is no call
+                for _ in self._audit.failed:
+                    break
 
     @property
     def context(self) -> dict[str, Any]:
@@ -278,16 +289,19 @@ class HFTLogger(HFTLoggerInterface):
 
     def _repack(self) -> None:
         """Pack what the records of this logger share, once per level and kind."""
-        context = self._pipeline.redactor.redact(plain_context(self._context, _LIMITS[1]))
-        self._bound = msgspec.Raw(encode(context))
+        for limit in _LIMITS[1:]:
+            bound = encode(self._pipeline.redactor.redact(plain_context(self._context, limit)))
+            if len(bound) <= _MAX_BOUND:
+                break
+        else:
+            bound = encode({"hft.cut": True})
+        self._bound = msgspec.Raw(bound)
         self._packed_name = msgspec.Raw(encode(cut(message_text(self.name), 256)))
         self._heads = tuple(map(self._head, _HEADS))
 
     def _head(self, level: int) -> msgspec.Raw:
         """Return the packed head for a level that may be none of the usual ones."""
-        return msgspec.Raw(
-            encode((self._pipeline.number, level, self._packed_name, self._bound))
-        )
+        return msgspec.Raw(encode((self._pipeline.number, level, self._packed_name, self._bound)))
 
     def _capture(self, level: int, msg: Any, args: tuple[Any, ...], context: dict[str, Any]) -> None:
         """The other ways for text: with `%`-args that pack as they are, else guarded, and fitted into a segment."""
@@ -364,6 +378,7 @@ class ClosedRoom:
     def __init__(self, room: Room | ClosedRoom) -> None:
         self._room = room
         self.capacity: int = room.capacity
+        self.failed: Iterator[int] = room.failed
 
     def write(self, frame: bytes) -> None:
         """Count the record as dropped."""
@@ -419,9 +434,10 @@ def _caller_side(context: dict[str, Any]) -> tuple[dict[str, Any], PackedExcepti
     exception = capture_exception(error) if isinstance(error, BaseException) else None
     stack = None
     if stack_info:
-        stack = cut(
-            "Stack (most recent call last):\n" + "".join(traceback.format_stack(sys._getframe(2))), 16_384
-        )
+        frame = sys._getframe()
+        while frame.f_back is not None and frame.f_code.co_filename == __file__:
+            frame = frame.f_back
+        stack = cut("Stack (most recent call last):\n" + "".join(traceback.format_stack(frame)), 16_384)
     return context, exception, stack
 
 

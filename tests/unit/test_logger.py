@@ -85,7 +85,6 @@ def test_an_exception_comes_with_type_message_and_frames(process: Process, log: 
     assert len(process.backend.records) == 7
 
 
-@pytest.mark.xfail(reason="frames of the logger's own are shown; mend proposed for logger.py")
 def test_stack_info_shows_where_the_call_was(process: Process, log: HFTLogger) -> None:
     log.info("here", stack_info=True)
     stack = process.only().stack

@@ -280,6 +280,52 @@ def test_a_signal_handler_that_writes_in_the_middle_of_a_change_of_segment_loses
         assert not room.drops
 
 
+def test_a_write_that_was_looked_up_before_the_change_of_segment_fails_and_goes_to_the_next() -> None:
+    room = make_room()
+    cursor = Cursor(room.active)
+    stale = room.write
+    for _ in range(2):
+        room.put(encode(b"x" * 600))  # the second leaves space in the first segment
+    with pytest.raises(ValueError):
+        stale(encode(b"late"))
+    before = room.active
+    assert room._advance(stale)  # another thread, which has failed with the same one, skips no segment
+    assert room.active is before
+    assert len(read_all(room, cursor)) == 2
+
+
+def test_a_reader_that_sees_the_next_segment_knows_that_nothing_more_comes_in_this_one() -> None:
+    room = make_room()
+    first = room.active
+    seen: list[bool] = []
+
+    def profile(frame: object, event: str, argument: object) -> None:
+        if first.next is not None:
+            seen.append(first.committed() == first.size)
+
+    room.put(encode(b"x" * 600))
+    sys.setprofile(profile)
+    try:
+        room.put(encode(b"y" * 600))
+    finally:
+        sys.setprofile(None)
+    assert seen
+    assert all(seen)
+
+
+def test_after_a_fork_nothing_is_written_to_what_belongs_to_the_parent() -> None:
+    room = make_room()
+    stale = room.write
+    room.drop("room_full")
+    began: list[bytes] = []
+    room.leave(began.append)
+    with pytest.raises(ValueError):
+        stale(b"x")
+    assert room.put(b"first")
+    assert began == [b"first"]
+    assert room.drops == {}
+
+
 def test_a_signal_handler_during_any_write_is_counted_exactly() -> None:
     room = make_room(6)
     cursor = Cursor(room.active)
@@ -289,7 +335,8 @@ def test_a_signal_handler_during_any_write_is_counted_exactly() -> None:
 
     def handler(number: int, frame: object) -> None:
         fired[0] += 1
-        given[0] += room.put(encode(b"signal" + b"." * 200))
+        kept = room.put(encode(b"signal" + b"." * 200))
+        given[0] += kept  # not in one: a handler that interrupts `put` would have its own count undone
 
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
