@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import gc
 import math
 import time
 import uuid
@@ -201,6 +202,27 @@ def test_a_large_value_leaves_the_others_their_space() -> None:
     assert found["small"] == [1, 2, 3]
     assert "[cut]" in str(found["large"])
     assert text("x" * 10_000).endswith("characters cut]")
+
+
+def test_a_dict_may_change_while_it_is_copied() -> None:
+    """As another thread would, when the garbage collector, which may run Python, lets it."""
+    context: dict[Any, Any] = {str(number): {"k": number} for number in range(200)}
+
+    def change(phase: str, info: dict[str, int]) -> None:
+        context[object()] = 1
+
+    kept = [(number, number + 1) for number in range(5000)]  # no more pairs to be had without an allocation
+    threshold = gc.get_threshold()
+    gc.callbacks.append(change)
+    gc.set_threshold(1)
+    try:
+        found = plain_context(context, 65_536)
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(change)
+    assert len(context) > 200
+    assert len(kept) == 5000
+    assert found["199"] == {"k": 199}
 
 
 def test_keys_become_text() -> None:

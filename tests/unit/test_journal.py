@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,37 @@ threading.Event().wait()
 """
 
 
+RECOVERER = """
+import sys, threading, time
+from pathlib import Path
+from hft_otel.interfaces import LogBackend
+from tests.unit.capture_support import Process
+
+class Stuck(LogBackend):
+    async def write(self, record):
+        if record.context["n"] >= 150:
+            threading.Event().wait()
+
+folder, gone = map(Path, sys.argv[1:])
+process = Process(folder)
+process.logger("recovering", Stuck())
+while gone.exists():
+    time.sleep(0.002)
+print("written", flush=True)
+threading.Event().wait()
+"""
+
+
 def killed(folder: Path, *, events: int, pad: int = 0, delivers: int = 0, retires: int = 0) -> None:
     """Run a process that writes events and is killed with them on its hands.
 
     Its backend blocks for ever at the event with the number `delivers`; it lives until so many segments are retired.
     """
     script = WRITER.format(events=events, pad=pad, segment=SIZE, spare=8, delivers=delivers, retires=retires)
-    process = python(script, folder)
+    kill_once_written(python(script, folder))
+
+
+def kill_once_written(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
     try:
         said = process.stdout.readline()
@@ -104,6 +129,17 @@ def test_segments_that_were_settled_before_the_kill_are_gone_and_ids_go_on_count
     assert numbers == list(range(numbers[0], 200))
     assert 0 < numbers[0] <= 150
     assert [int(audit_id.rsplit("-", 1)[1]) for audit_id in ids] == numbers
+
+
+def test_a_kill_during_the_recovery_costs_nothing_and_repeats_only_what_was_unsettled(tmp_path: Path) -> None:
+    killed(tmp_path, events=200, pad=200)
+    [stream] = tmp_path.iterdir()
+    kill_once_written(python(RECOVERER, tmp_path, stream / "00000000.seg"))
+    numbers, ids = delivered_at_next_start(tmp_path)
+    assert numbers == list(range(numbers[0], 200))
+    assert 0 < numbers[0] <= 150
+    assert ids == [f"{stream.name}-{number}" for number in numbers]
+    assert streams(tmp_path) == []
 
 
 def test_the_stream_of_a_living_process_is_left_alone(tmp_path: Path) -> None:

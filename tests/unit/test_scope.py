@@ -154,6 +154,8 @@ def test_a_remote_parent_counts_and_an_invalid_span_does_not(process: Process, l
 class ForeignSpan(trace.NonRecordingSpan):
     """Keeps its context elsewhere."""
 
+    _context = ("something", "else")  # type: ignore[assignment]
+
     def __init__(self, context: trace.SpanContext) -> None:
         self.mine = context
 
