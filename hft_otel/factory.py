@@ -141,27 +141,34 @@ class _Process:
     def backends(self, config: LogConfig) -> dict[str, LogBackend]:
         """Return the enabled backends, each shared with every configuration that asks for the same."""
         with self._lock:
-            enabled = {name: backend for name, backend in config.backends.items() if backend.enabled}
-            otlp = {name: part for name, part in enabled.items() if isinstance(part, OtlpConfig)}
-            live: dict[str, LogBackend] = {
-                name: self._shared(name, part, config) for name, part in otlp.items()
-            }
-            group = next((backend for backend in live.values() if isinstance(backend, Group)), None)
-            for name, backend in enabled.items():
-                if getattr(backend, "via", "sdk") == "collector":
-                    if group is None:
-                        cause = f"{config.source or 'config'}: logging.backends.{name}: via: collector needs the otlp backend"
-                        raise ConfigError(f"{cause}; add `otlp: {{enabled: true}}` under backends")
-                    live[name] = ViaCollector(name, group, TAKES.get(type(backend), frozenset(LogType)))
-                elif name not in live:
-                    live[name] = self._shared(name, backend, config)
-            return {name: live[name] for name in enabled}
+            before = dict(self._built), dict(self._claims)
+            try:
+                return self._live(config)
+            except BaseException:
+                self._built, self._claims = (
+                    before  # a configuration that cannot be used must claim no file or port
+                )
+                raise
+
+    def _live(self, config: LogConfig) -> dict[str, LogBackend]:
+        enabled = {name: backend for name, backend in config.backends.items() if backend.enabled}
+        otlp = {name: part for name, part in enabled.items() if isinstance(part, OtlpConfig)}
+        live: dict[str, LogBackend] = {name: self._shared(name, part, config) for name, part in otlp.items()}
+        group = next((backend for backend in live.values() if isinstance(backend, Group)), None)
+        for name, backend in enabled.items():
+            if getattr(backend, "via", "sdk") == "collector":
+                if group is None:
+                    cause = f"{config.source or 'config'}: logging.backends.{name}: via: collector needs the otlp backend"
+                    raise ConfigError(f"{cause}; add `otlp: {{enabled: true}}` under backends")
+                live[name] = ViaCollector(name, group, TAKES.get(type(backend), frozenset(LogType)))
+            elif name not in live:
+                live[name] = self._shared(name, backend, config)
+        return {name: live[name] for name in enabled}
 
     def _shared(self, name: str, backend: BackendConfig, config: LogConfig) -> LogBackend:
         options = _canonical(replace(backend, enabled=True))
-        resource = (
-            _canonical(config.global_context) if isinstance(backend, (OtlpConfig, CustomConfig)) else b""
-        )
+        belongs = {"environment": config.environment, **config.global_context}  # see _resource
+        resource = _canonical(belongs) if isinstance(backend, (OtlpConfig, CustomConfig)) else b""
         key = (type(backend).__name__, options + resource)
         self._claim(name, backend, key, config)
         if key not in self._built:
@@ -204,8 +211,8 @@ class _Process:
 
     def _end(self, worker: Worker, notices: Notices) -> None:
         timeout = max((wired.config.exit_timeout for wired in self._wired.values()), default=2.0)
+        notices.stop()  # first: the last words below say it all, once
         report = worker.stop(timeout)
-        notices.stop()
         if not report.complete or any("shutdown" in sums.dropped for sums in report.destinations):
             say(_last_words(report, timeout))
 

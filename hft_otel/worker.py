@@ -12,15 +12,13 @@ import heapq
 import operator
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
-from typing import Any
+from queue import Empty, SimpleQueue
 
 from .audit_feed import AuditReader
-from .destinations.base import Destination
-from .destinations.foreign import as_destination
-from .destinations.group import Group, ViaCollector
-from .interfaces import LogBackend
 from .lanes.intake import Intake, Pipeline
 from .lanes.journal import Stream
 from .lanes.room import Cursor, Room
@@ -28,21 +26,20 @@ from .lanes.segment import Segment
 from .ledger import DestinationSums, FlushReport, LaneSums, observations
 from .outbox import FlushTicket, Outbox
 from .record import LogRecord, LogType
-from .router import LogRouter
+from .routes import Routes
 from .unpack import Unpacker
 
 __all__ = ["Worker"]
 
 _SLICE = 64
-_IDLE, _YIELD = 0.01, 0.0005
+_IDLE, _YIELD, _NAP = 0.01, 0.0005, 0.002
 _PATIENCE = 1.0
 """Seconds for which a full destination is waited for after it last made progress, while the lanes have space."""
+_SLOWEST = 3000.0
+"""Records per second; a destination that takes fewer is waited for at that rate, so that the others keep theirs."""
 
-Route = tuple[tuple[Outbox, ...], tuple[str, ...]]
-"""The outboxes that a record goes to, and the names of the backends behind the Collector that want it."""
-
-_Read = tuple[int, LogRecord, LaneSums]
-"""What a lane yields: the pipeline's number, the record, and the sums that it counts in."""
+_Read = tuple[int, LogRecord, "_Lane"]
+"""What a lane yields: the pipeline's number, the record, and the lane that it counts in."""
 
 
 class _Lane:
@@ -67,10 +64,14 @@ class _Lane:
         records: list[_Read] = []
         for body in bodies:
             try:
-                records.append((*self.decode(body), self.sums))
+                records.append((*self.decode(body), self))
             except Exception:  # noqa: BLE001  (one bad record must not stop the drain)
-                self.sums.dropped["unreadable"] = self.sums.dropped.get("unreadable", 0) + 1
+                self.drop("unreadable")
         return records
+
+    def drop(self, reason: str) -> None:
+        """Count a record that was read and goes nowhere."""
+        self.sums.dropped[reason] = self.sums.dropped.get(reason, 0) + 1
 
 
 class Worker:
@@ -78,12 +79,10 @@ class Worker:
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
-        self._pipelines: dict[int, Pipeline] = {}
-        self.outboxes: dict[int, Outbox] = {}
-        """By the identity of their destination."""
-        self._parts: dict[int, tuple[Destination, ...]] = {}
-        self._routes: dict[tuple[Any, ...], Route] = {}
-        unpacker = Unpacker(lambda number: self._pipelines[number].redactor)
+        self.problem = ""
+        """What went wrong last in the worker itself; empty unless there is a bug."""
+        self._routes = Routes(self.observe)
+        unpacker = Unpacker(lambda number: self._routes.pipelines[number].redactor)
         self._unpacker = unpacker
         self._high = _Lane(intake.high, LogType.TEXT, unpacker.text)
         self._metric = _Lane(intake.metric, LogType.METRIC, unpacker.metric)
@@ -96,10 +95,16 @@ class Worker:
         self.recovered_sums: list[LaneSums] = []
         self._requests: list[tuple[FlushTicket, tuple[tuple[int, int], ...]]] = []
         self._lock = threading.Lock()
-        self._wake = threading.Event()
+        # No Event: a signal handler that logs or flushes may have interrupted this very thread in `Event.set`.
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._stopping = False
-        self._last_dropped = 0
+        self._reported_drops = 0
         self._thread = threading.Thread(target=self._run, name="hft-otel-worker", daemon=True)
+
+    @property
+    def outboxes(self) -> dict[int, Outbox]:
+        """The outboxes of all destinations, by the identity of the destination."""
+        return self._routes.outboxes
 
     def start(self) -> None:
         """Start draining."""
@@ -108,44 +113,46 @@ class Worker:
     def add(self, pipeline: Pipeline) -> None:
         """Serve a further pipeline, starting its destinations; the first one also gets what dead processes left."""
         with self._lock:
-            self._pipelines[pipeline.number] = pipeline
-            fresh = [outbox for backend in pipeline.backends for outbox in self._outboxes_of(backend)]
-            self._audits.add(fresh)
-            if len(self._pipelines) == 1:
+            self._audits.add(self._routes.add(pipeline))
+            if len(self._routes.pipelines) == 1:
                 self._recover(pipeline)
 
     def wake(self) -> None:
         """Look at the rooms soon."""
-        self._wake.set()
+        self._wake.put(None)
 
     def flush(self, timeout: float) -> FlushReport:
         """Wait until all that was emitted before the call is delivered, at most `timeout` seconds."""
         ticket = self._request_flush(timeout)
-        while not ticket.done and time.monotonic() < ticket.deadline:
+        while self._waits(ticket):
             time.sleep(0.001)  # no lock: a signal handler may be what waits here
-        return self.report(complete=ticket.done and ticket.pushed)
+        return self._answer(ticket)
 
     async def flush_async(self, timeout: float) -> FlushReport:
         """Like `flush`, without blocking the event loop."""
         ticket = self._request_flush(timeout)
-        while not ticket.done and time.monotonic() < ticket.deadline:
+        while self._waits(ticket):
             await asyncio.sleep(0.002)
-        return self.report(complete=ticket.done and ticket.pushed)
+        return self._answer(ticket)
 
     def stop(self, timeout: float) -> FlushReport:
         """Drain, deliver and close everything within `timeout` seconds; what is left is in the report."""
         deadline = time.monotonic() + timeout
         self.flush(timeout * 0.8)
+        for room in self._intake.rooms:
+            room.shut()  # else threads that go on logging would keep the worker from ever being done
         self._stopping = True
-        self._wake.set()
+        self._wake.put(None)
         self._thread.join(max(deadline - time.monotonic(), 0.05))
         for outbox in self.outboxes.values():
             outbox.close(deadline)
         for outbox in self.outboxes.values():
             outbox.closed.wait(max(deadline - time.monotonic(), 0.05))
-        for room in self._intake.rooms:
-            room.shut()
-        self._audits.turn()
+        if (
+            not self._thread.is_alive()
+        ):  # else it is stuck in a router of the user's, and the next start sees to audits
+            self._audits.turn()
+            self._turn_recovered()
         report = self.report(complete=True)
         report.complete = not report.pending
         self._intake.journal.close(settled=self._audits.settled)
@@ -155,43 +162,51 @@ class Worker:
 
     def report(self, *, complete: bool = True) -> FlushReport:
         """Return both sums as they stand."""
-        held = self._lock.acquire(
-            timeout=0.2
-        )  # not for ever: a signal handler may have interrupted the holder
+        # Not for ever: a signal handler may have interrupted the holder.
+        held = self._lock.acquire(timeout=0.2)
         try:
             lanes = list(self._lane_sums())
-            destinations = [sums for outbox in self.outboxes.values() for sums in _destination_sums(outbox)]
-            report = FlushReport(lanes, destinations, complete)
-            report.newly_dropped = max(report.dropped - self._last_dropped, 0)
-            self._last_dropped = report.dropped
-            return report
+            outboxes = list(self.outboxes.values())
         finally:
             if held:
                 self._lock.release()
+        destinations = [sums for outbox in outboxes for sums in _destination_sums(outbox)]
+        return FlushReport(lanes, destinations, complete)
 
     def observe(self) -> Iterator[tuple[str, float, Mapping[str, str]]]:
         """Yield the counters as measurements of ledger.SELF_METRICS."""
-        with self._lock:
-            lanes = list(self._lane_sums())
-        destinations = [sums for outbox in self.outboxes.values() for sums in _destination_sums(outbox)]
-        yield from observations(FlushReport(lanes, destinations, complete=True))
+        yield from observations(self.report())
 
     # -- the worker's thread --
 
     def _run(self) -> None:
         while True:
-            with self._lock:
-                moved, batches = self._turn()
-            for outbox, batch in batches.items():
-                self._hand_over(outbox, batch)
-            self._start_flushes()
+            try:
+                moved = self._round()
+            except Exception as error:  # noqa: BLE001  (a bug of ours must not end all telemetry)
+                self.problem = f"{type(error).__name__}: {error}"
+                moved = 0
             if moved:
                 time.sleep(_YIELD if moved < _SLICE else 0)
             elif self._stopping:
                 return
-            elif not self._requests:
-                self._wake.wait(_IDLE)
-                self._wake.clear()
+            elif self._requests:
+                time.sleep(_YIELD)
+            else:
+                self._rest()
+
+    def _round(self) -> int:
+        with self._lock:
+            moved, batches = self._turn()
+        self._hand_over(batches)
+        self._start_flushes()
+        return moved
+
+    def _rest(self) -> None:
+        with suppress(Empty):
+            self._wake.get(timeout=_IDLE)
+            while True:
+                self._wake.get_nowait()
 
     def _turn(self) -> tuple[int, dict[Outbox, list[LogRecord]]]:
         """Move one slice out of every room; return how many records moved, and those for each outbox."""
@@ -203,83 +218,50 @@ class Worker:
         # merged by time, yet each room's own order stays, also where the clock has stepped back
         text = heapq.merge(high, low, key=lambda item: item[1].time_ns) if high and low else high or low
         batches: dict[Outbox, list[LogRecord]] = {}
-        for number, record, sums in chain(text, metrics):
-            outboxes, record.via_collector = self._route(number, record)
+        for number, record, lane in chain(text, metrics):
+            try:
+                outboxes, record.via_collector = self._routes.find(number, record)
+            except Exception:  # noqa: BLE001  (a router of the user's, which may raise whatever it likes)
+                lane.drop("router_failed")
+                continue
             if outboxes:
-                sums.routed += 1
+                lane.sums.routed += 1
             else:
-                sums.unrouted += 1
+                lane.sums.unrouted += 1
             for outbox in outboxes:
                 batches.setdefault(outbox, []).append(record)
         return moved + len(high) + len(metrics) + len(low), batches
 
-    def _hand_over(self, outbox: Outbox, batch: list[LogRecord]) -> None:
-        """Queue a batch; wait for space only while the destination makes progress, then drop for it alone."""
-        for record in batch:
-            outbox.tallies.accepted[record.log_type] += 1
-        taken = outbox.offer(batch)
-        while taken < len(batch) and self._may_wait_for(outbox):
-            time.sleep(0.002)
-            taken += outbox.offer(batch[taken:])
-        for record in batch[taken:]:
-            outbox.tallies.refused[record.log_type, "queue_full"] += 1
+    def _hand_over(self, batches: Mapping[Outbox, list[LogRecord]]) -> None:
+        """Queue a batch for each; then wait for those that are full as long as that is bearable, and drop for them alone."""
+        late: dict[Outbox, list[LogRecord]] = {}
+        for outbox, batch in batches.items():
+            for record in batch:
+                outbox.tallies.accepted[record.log_type] += 1
+            outbox.credit = min(outbox.credit + len(batch) / _SLOWEST, _PATIENCE)
+            taken = outbox.offer(batch)
+            if taken < len(batch):
+                late[outbox] = batch[taken:]
+        while late:
+            for outbox in list(late):
+                del late[outbox][: outbox.offer(late[outbox])]
+                if not late[outbox] or not self._may_wait_for(outbox):
+                    for record in late.pop(outbox):
+                        outbox.tallies.refused[record.log_type, "queue_full"] += 1
+                else:
+                    outbox.credit -= _NAP
+            if late:
+                time.sleep(_NAP)
 
     def _may_wait_for(self, outbox: Outbox) -> bool:
-        lanes_have_space = all(lane.room.has_space for lane in self._lanes)
-        return lanes_have_space and time.monotonic() - outbox.last_progress < _PATIENCE and not self._stopping
+        """Say whether to wait: it moves, it has not been waited for too long, and callers have space meanwhile."""
+        moves = outbox.credit > 0 and time.monotonic() - outbox.last_progress < _PATIENCE
+        return moves and all(lane.room.has_space for lane in self._lanes) and not self._stopping
 
     def _decode_audit(self, body: bytes, audit_id: str) -> tuple[LogRecord, tuple[Outbox, ...]]:
         number, record = self._unpacker.audit(body, audit_id)
-        outboxes, record.via_collector = self._route(number, record)
+        outboxes, record.via_collector = self._routes.find_for_audit(number, record)
         return record, outboxes
-
-    # -- routes --
-
-    def _route(self, number: int, record: LogRecord) -> Route:
-        """Return where a record goes; cached by what the route table's answer depends on."""
-        router = self._pipelines[number].router
-        if type(router) is not LogRouter:
-            return self._resolve(record, router.get_backends(record))
-        names = router.table.names(record)
-        key = (number, record.log_type, names)
-        route = self._routes.get(key)
-        if route is None:
-            route = self._routes[key] = self._resolve(record, [router.backends[name] for name in names])
-        return route
-
-    def _resolve(self, record: LogRecord, backends: Iterable[LogBackend]) -> Route:
-        outboxes: dict[Outbox, None] = {}
-        via: list[str] = []
-        for backend in backends:
-            if isinstance(backend, ViaCollector):
-                via.append(backend.name)
-            for destination in self._destinations_of(backend):
-                if record.log_type in destination.accepts:
-                    outboxes[self.outboxes[id(destination)]] = None
-        return tuple(outboxes), tuple(via)
-
-    def _destinations_of(self, backend: LogBackend) -> tuple[Destination, ...]:
-        """Return what a backend consists of; a plain LogBackend is wrapped, once."""
-        if isinstance(backend, ViaCollector):
-            backend = backend.otlp
-        if isinstance(backend, Group):
-            return backend.parts
-        parts = self._parts.get(id(backend))
-        if parts is None:
-            parts = self._parts[id(backend)] = (as_destination(backend, _name_of(backend)),)
-        return parts
-
-    def _outboxes_of(self, backend: LogBackend) -> list[Outbox]:
-        """Return the outboxes of a backend, starting those that are new."""
-        found: list[Outbox] = []
-        for destination in self._destinations_of(backend):
-            outbox = self.outboxes.get(id(destination))
-            if outbox is None:
-                destination.telemetry = self.observe
-                outbox = self.outboxes[id(destination)] = Outbox(destination)
-                outbox.start()
-            found.append(outbox)
-        return found
 
     # -- the journal --
 
@@ -288,7 +270,7 @@ class Worker:
 
         def decode(body: bytes, audit_id: str) -> tuple[LogRecord, tuple[Outbox, ...]]:
             _, record = self._unpacker.audit(body, audit_id)
-            outboxes, record.via_collector = self._route(pipeline.number, record)
+            outboxes, record.via_collector = self._routes.find_for_audit(pipeline.number, record)
             return record, outboxes
 
         for stream in self._intake.journal.abandoned():
@@ -317,10 +299,22 @@ class Worker:
     # -- flushes and sums --
 
     def _request_flush(self, timeout: float) -> FlushTicket:
-        ticket = FlushTicket(time.monotonic() + timeout)
-        self._requests.append((ticket, tuple(room.position for room in self._intake.rooms)))
-        self._wake.set()
+        ticket = FlushTicket(time.monotonic() + timeout, self._reported_drops)
+        if not self._stopping:
+            self._requests.append((ticket, tuple(room.position for room in self._intake.rooms)))
+            self._wake.put(None)
         return ticket
+
+    def _waits(self, ticket: FlushTicket) -> bool:
+        return not ticket.done and time.monotonic() < ticket.deadline and self._thread.is_alive()
+
+    def _answer(self, ticket: FlushTicket) -> FlushReport:
+        """Return the sums with what was lost since the last answer; those who ask at the same time hear the same."""
+        report = self.report()
+        report.complete = ticket.done and ticket.pushed if self._thread.is_alive() else not report.pending
+        report.newly_dropped = max(report.dropped - ticket.reported_drops, 0)
+        self._reported_drops = report.dropped
+        return report
 
     def _start_flushes(self) -> None:
         """Send on to the outboxes each flush before which everything has been read."""
@@ -346,8 +340,19 @@ class Worker:
             for reason, tally in room.drops.copy().items():
                 dropped[reason] = dropped.get(reason, 0) + tally.value
             yield LaneSums(sums.lane, sums.type, sums.routed, sums.unrouted, dropped, unread())
+        if self.recovered_sums:
+            yield self._recovered_total()
+
+    def _recovered_total(self) -> LaneSums:
+        total = LaneSums("recovered", LogType.AUDIT.value)
+        reasons: Counter[str] = Counter()
         for sums in self.recovered_sums:
-            yield LaneSums(sums.lane, sums.type, sums.routed, sums.unrouted, dict(sums.dropped))
+            total.routed += sums.routed
+            total.unrouted += sums.unrouted
+            reasons.update(sums.dropped)
+        total.dropped = dict(reasons)
+        total.pending = sum(reader.pending() for _, reader in self._recovered)
+        return total
 
 
 def _destination_sums(outbox: Outbox) -> Iterator[DestinationSums]:
@@ -356,7 +361,3 @@ def _destination_sums(outbox: Outbox) -> Iterator[DestinationSums]:
             sums.exports_succeeded = outbox.destination.exports_succeeded
             sums.exports_failed = outbox.destination.exports_failed
         yield sums
-
-
-def _name_of(backend: LogBackend) -> str:
-    return str(getattr(backend, "name", "") or type(backend).__name__)

@@ -20,8 +20,6 @@ from hft_otel.logger import HFTLogger
 from hft_otel.record import LogLevel, LogRecord, LogType
 from hft_otel.worker import Worker
 
-not_yet = pytest.mark.xfail(run=False, reason="the worker (or the factory) does not do this yet")
-
 
 def poll(condition: Callable[[], Any], within: float = 10.0) -> None:
     """Wait until the condition holds; fail loudly where it never does."""

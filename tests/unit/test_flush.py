@@ -14,7 +14,7 @@ from hft_otel.lanes.intake import Intake
 from hft_otel.lanes.journal import Journal
 from hft_otel.logger import HFTLogger
 from hft_otel.record import LogType
-from tests.unit.core_support import Blocked, Down, Recorder, core, not_yet, poll
+from tests.unit.core_support import Blocked, Down, Recorder, core, poll
 
 
 def test_is_true_when_everything_is_delivered(tmp_path: Path) -> None:
@@ -98,7 +98,6 @@ def test_a_loss_makes_one_flush_false_and_the_next_true_again(tmp_path: Path) ->
         assert made.log.force_flush()
 
 
-@not_yet
 def test_a_loss_that_was_looked_at_in_between_still_makes_the_flush_false(tmp_path: Path) -> None:
     """Notices look at the sums every second; that must not hide a loss from who flushes."""
     with core(tmp_path, Recorder()) as made:
@@ -108,7 +107,6 @@ def test_a_loss_that_was_looked_at_in_between_still_makes_the_flush_false(tmp_pa
         assert not made.log.force_flush()
 
 
-@not_yet
 def test_two_flushes_at_the_same_time_both_hear_of_a_loss(tmp_path: Path) -> None:
     blocked = Blocked()
     with core(tmp_path, blocked) as made:
@@ -227,7 +225,6 @@ class TestInAsyncio:
             assert asyncio.run(main()) == [True, True]
 
 
-@not_yet
 def test_works_in_a_signal_handler_that_interrupts_a_logging_thread_anywhere(tmp_path: Path) -> None:
     recorder = Recorder()
     results: list[bool] = []

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from hft_otel import lifecycle
-from tests.unit.core_support import not_yet
 
 ROOT = Path(__file__).parents[2]
 PREAMBLE = """
@@ -475,7 +474,6 @@ def test_threads_that_log_and_fail_while_the_process_ends_make_no_noise_of_ours(
     assert not re.search("Traceback|Exception|Fatal", stderr), stderr
 
 
-@not_yet
 def test_logging_and_flushing_at_the_very_end_raise_nothing_and_do_not_wait(program: Program) -> None:
     status, stderr = program.run(
         """

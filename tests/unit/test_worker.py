@@ -21,7 +21,7 @@ from hft_otel.lanes.intake import Sizes
 from hft_otel.logger import HFTLogger
 from hft_otel.record import LogRecord, LogType
 from hft_otel.router import LogRouter
-from tests.unit.core_support import Blocked, Down, Recorder, core, not_yet, poll
+from tests.unit.core_support import Blocked, Down, Recorder, core, poll
 
 TEXT, METRIC, AUDIT = LogType.TEXT, LogType.METRIC, LogType.AUDIT
 
@@ -67,7 +67,6 @@ def test_text_of_both_rooms_arrives_in_the_order_of_its_time(tmp_path: Path) -> 
             assert found == [number for number in expected if (int(number) % 3 == 0) == (levels == {20})]
 
 
-@not_yet
 def test_a_min_level_of_a_backend_holds_without_any_rules(tmp_path: Path) -> None:
     """`HFTLogger(name, backends, router)` as in the plan, with a router that knows nothing of levels."""
     recorder = Recorder(min_level=30)
@@ -116,7 +115,6 @@ class TestADestinationInTrouble:
             assert fine.messages == [str(number) for number in range(300)]
             assert made.sums("Raising").dropped == {"raised": 300}
 
-    @not_yet
     def test_that_is_slow_but_makes_progress_leaves_the_others_alone(self, tmp_path: Path) -> None:
         """It may drop its own records; it must not make the rooms full, which would be everybody's loss."""
         turn = threading.Semaphore(0)
@@ -184,7 +182,6 @@ class TestARouterOfTheUsers:
             assert sorted(b.messages) == ["", "b", "b"]
             assert sorted(a.messages) == ["", "a", "a", "b", "b"]
 
-    @not_yet
     def test_that_raises_is_counted_and_the_worker_goes_on(self, tmp_path: Path) -> None:
         recorder = Recorder()
 
@@ -202,7 +199,6 @@ class TestARouterOfTheUsers:
             assert recorder.messages == ["good"]
             assert made.lane("low", report).dropped == {"router_failed": 1}
 
-    @not_yet
     def test_that_raises_for_an_audit_event_loses_nothing(self, tmp_path: Path) -> None:
         recorder, other = Recorder(), Recorder("other", accepts=frozenset({TEXT}))
 
@@ -215,7 +211,6 @@ class TestARouterOfTheUsers:
             assert made.log.force_flush()
             assert recorder.messages == ["kept"]
 
-    @not_yet
     def test_that_names_a_backend_nobody_handed_over_is_counted(self, tmp_path: Path) -> None:
         recorder = Recorder()
 
@@ -252,7 +247,6 @@ def test_a_record_for_backends_behind_the_collector_leaves_once_with_their_names
         ]
 
 
-@not_yet
 def test_a_second_logger_shares_the_worker_and_a_name_is_never_used_twice(tmp_path: Path) -> None:
     first, second = Recorder("file"), Recorder("file")
     with core(tmp_path, first) as made:
@@ -308,7 +302,6 @@ def test_rooms_do_not_displace_each_other(tmp_path: Path) -> None:
         assert {"w", "a"} < set(recorder.messages)
 
 
-@not_yet
 def test_the_worker_outlives_a_bug_of_ours_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,7 +352,6 @@ class TestStop:
             assert fine.closed_with is not None
             assert len(list(tmp_path.iterdir())) == 1  # the audit event stays for the next start
 
-    @not_yet
     def test_ends_while_other_threads_go_on_logging(self, tmp_path: Path) -> None:
         recorder = Recorder()
         done = threading.Event()
@@ -386,7 +378,6 @@ class TestStop:
             assert made.lane("low").dropped["after_shutdown"] > 0
             assert made.sums("recorder").delivered == made.lane("low").routed
 
-    @not_yet
     def test_later_calls_are_counted_and_a_later_flush_does_not_wait(self, tmp_path: Path) -> None:
         recorder = Recorder()
         with core(tmp_path, recorder) as made:
