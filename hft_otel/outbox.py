@@ -78,6 +78,11 @@ class Outbox:
         return len(self._queue) + self._in_flight
 
     @property
+    def opening(self) -> bool:
+        """Say whether the destination is being opened, and has not failed to."""
+        return not self._opened and not self.problem
+
+    @property
     def space(self) -> int:
         """How many more records fit."""
         return max(self.limit - self.waiting, 0)

@@ -35,6 +35,8 @@ _SLICE = 64
 _IDLE, _YIELD, _NAP = 0.01, 0.0005, 0.002
 _PATIENCE = 1.0
 """Seconds for which a full destination is waited for after it last made progress, while the lanes have space."""
+_OPENING = 5.0
+"""The same for one that is being opened, since loading an exporter takes a slow machine seconds."""
 _SLOWEST = 3000.0
 """Records per second; a destination that takes fewer is waited for at that rate, so that the others keep theirs."""
 
@@ -255,7 +257,8 @@ class Worker:
 
     def _may_wait_for(self, outbox: Outbox) -> bool:
         """Say whether to wait: it moves, it has not been waited for too long, and callers have space meanwhile."""
-        moves = outbox.credit > 0 and time.monotonic() - outbox.last_progress < _PATIENCE
+        still = time.monotonic() - outbox.last_progress
+        moves = still < _OPENING if outbox.opening else outbox.credit > 0 and still < _PATIENCE
         return moves and all(lane.room.has_space for lane in self._lanes) and not self._stopping
 
     def _decode_audit(self, body: bytes, audit_id: str) -> tuple[LogRecord, tuple[Outbox, ...]]:
