@@ -206,6 +206,7 @@ class Outbox:
             raise
         except BaseException as error:
             raise RetryLater("open_failed", _text(error)) from error
+        self.last_progress = time.monotonic()
         self._opened = True
 
     def _wanted(self, batch: list[LogRecord]) -> tuple[list[LogRecord], list[tuple[LogRecord, str | None]]]:

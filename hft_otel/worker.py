@@ -250,7 +250,7 @@ class Worker:
                 if not late[outbox] or not self._may_wait_for(outbox):
                     for record in late.pop(outbox):
                         outbox.tallies.refused[record.log_type, "queue_full"] += 1
-                else:
+                elif not outbox.opening:
                     outbox.credit -= _NAP
             if late:
                 time.sleep(_NAP)
