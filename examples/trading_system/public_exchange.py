@@ -69,6 +69,7 @@ class PublicExchange(ABC):
         for order_id, answer in self._waiting.items():
             if not answer.done():
                 answer.set_exception(NotConnected(order_id, "shutting down"))
+                answer.exception()  # seen: an order that is still being sent does not come to wait for its answer
 
     async def place_order(self, order: Order) -> OrderFill:
         """Send an order and wait for the exchange's answer; raise OrderFailed when it was not filled."""
