@@ -52,11 +52,18 @@ def otlp(endpoint: str, **options: Any) -> dict[str, Any]:
 WARNINGS = "error,ignore::ResourceWarning"
 
 
+# For programs that fork: coverage's own lock may be held by another thread at that moment, and then the child waits
+# for it without end.
+NOT_MEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
+
+
 def environment(**more: str) -> dict[str, str]:
-    """Ours, without what would configure a logger or a CLI in there."""
+    """Ours, without what would configure a logger or a CLI in there, and without what `more` has as empty."""
     drop = ("OTEL_", "HFT_", "ENVIRONMENT", "COLUMNS", "FORCE_COLOR")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(drop)}
-    return {**kept, "PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}", "PYTHONWARNINGS": WARNINGS, **more}
+    paths = f"{ROOT}{os.pathsep}{EXAMPLES}"
+    whole = {**kept, "PYTHONPATH": paths, "PYTHONWARNINGS": WARNINGS, **more}
+    return {key: value for key, value in whole.items() if value}
 
 
 def run(command: Sequence[str | Path], cwd: Path, timeout: float = 90, **more: str) -> Ended:

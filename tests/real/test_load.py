@@ -192,3 +192,27 @@ def test_load_from_the_first_moment_waits_for_destinations_that_are_being_opened
     otel.stop()
     assert told["dropped"] == 0, told["report"]
     assert lines(tmp_path / "all.jsonl") == otel.count_logs() == told["records"] == RATE
+
+
+SLOW_TO_OPEN = """
+import time
+from hft_otel import HFTLogger
+from hft_otel.destinations.base import Destination
+
+class Slow(Destination):
+    name = "slow"
+    def open(self):
+        time.sleep(2.0)
+    def deliver(self, batch):
+        return ()
+
+logger = HFTLogger("engine", [Slow()])
+for number in range(5000):
+    logger.warning("early", number=number)
+report = logger.force_flush(20)
+assert report and report.delivered == 5000, str(report)
+"""
+
+
+def test_destination_that_is_slow_to_open_loses_nothing_meanwhile(tmp_path: Path) -> None:
+    assert run_script(SLOW_TO_OPEN, cwd=tmp_path).stderr == ""
