@@ -112,5 +112,3 @@ class LogBackend(ABC):
     async def flush(self) -> None:
         """Deliver what `write` has buffered."""
         return None
-
-

@@ -8,63 +8,39 @@ The worker does the rest: reserved words that need no capture, `%`-formatting, r
 from __future__ import annotations
 
 import logging
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from time import time_ns
 from typing import Any, Self
 
 import msgspec
 
+from .arguments import (
+    CALLER_WORDS,
+    MISSING,
+    BoundContext,
+    caller_side,
+    formatted,
+    level_and_message,
+    trace_and_scope,
+)
 from .interfaces import HFTLoggerInterface, LogBackend
 from .lanes.capture import cut, message_text, plain, plain_context
-from .lanes.exceptions import PackedException, capture_exception
 from .lanes.frames import AUDIT, COUNTER, GAUGE, LATENCY, encode, seal_audit
 from .lanes.intake import Intake, Pipeline, Router, process_intake
-from .lanes.room import Room
+from .lanes.room import ClosedRoom, Room
 from .ledger import FlushReport
-from .otel.current import Scope, Trace, current_context, current_scope, scope_of, trace_of, use_scope
+from .otel.current import Scope, current_context, current_scope, scope_of, trace_of, use_scope
 from .record import LogLevel
 from .redaction import Redactor
 
 __all__ = ["HFTLogger"]
 
-_MISSING = object()
 _MAX_BOUND = 16 * 1024
 """Bytes of persistent context in every record; what is longer would leave records no space in a segment."""
 _ATOMS = frozenset({str, int, float, bool, type(None), bytes})
-_CALLER_WORDS = frozenset({"exc_info", "stack_info"})
-"""Reserved words that only the caller's thread can answer."""
 _LIMITS = (65_536, 2_048, 128)
 """Characters to which strings are cut, tried in turn until the record fits."""
-
-
-class _Context(dict[str, Any]):
-    """The persistent context; every change repacks the head that the logger's records share."""
-
-    def __init__(self, changed: Callable[[], None], values: Mapping[str, Any]) -> None:
-        super().__init__(values)
-        self._changed = changed
-
-    def _then_repack(name: str) -> Callable[..., Any]:  # type: ignore[misc]  # noqa: N805  (runs in the class body)
-        plain_method = getattr(dict, name)
-
-        def method(self: _Context, *args: Any, **kwargs: Any) -> Any:
-            result = plain_method(self, *args, **kwargs)
-            self._changed()
-            return result
-
-        return method
-
-    __setitem__ = _then_repack("__setitem__")
-    __delitem__ = _then_repack("__delitem__")
-    __ior__ = _then_repack("__ior__")
-    clear = _then_repack("clear")
-    pop = _then_repack("pop")
-    popitem = _then_repack("popitem")
-    setdefault = _then_repack("setdefault")
-    update = _then_repack("update")
 
 
 _HEADS = (*map(int, LogLevel), GAUGE, COUNTER, LATENCY, AUDIT)
@@ -76,7 +52,7 @@ def _text_method(level: int, name: str) -> Callable[..., None]:
     high = level >= logging.WARNING
     head = _HEADS.index(level)
 
-    def method(self: HFTLogger, msg: Any = _MISSING, /, *args: Any, **context: Any) -> None:
+    def method(self: HFTLogger, msg: Any = MISSING, /, *args: Any, **context: Any) -> None:
         if self._threshold > level:
             return
         try:
@@ -106,7 +82,7 @@ def _metric_method(kind: int, name: str, default: float | object) -> Callable[..
     """Return the method for one kind of measurement."""
     head = _HEADS.index(kind)
 
-    def method(self: HFTLogger, name: Any = _MISSING, value: Any = default, /, **tags: Any) -> None:
+    def method(self: HFTLogger, name: Any = MISSING, value: Any = default, /, **tags: Any) -> None:
         if self._metrics_off:
             return
         try:
@@ -159,7 +135,7 @@ class HFTLogger(HFTLoggerInterface):
             intake.audit,
         )
         self._closed = False
-        self._context = _Context(self._repack, context or {})
+        self._context = BoundContext(self._repack, context or {})
         self._repack()
         self._set_gates()
 
@@ -169,13 +145,13 @@ class HFTLogger(HFTLoggerInterface):
     error = _text_method(logging.ERROR, "error")
     critical = _text_method(logging.CRITICAL, "critical")
 
-    metric = _metric_method(GAUGE, "metric", _MISSING)
+    metric = _metric_method(GAUGE, "metric", MISSING)
     counter = _metric_method(
         COUNTER, "counter", None
     )  # one, unless `value=` is among the tags; see Unpacker.metric
-    latency = _metric_method(LATENCY, "latency", _MISSING)
+    latency = _metric_method(LATENCY, "latency", MISSING)
 
-    def exception(self, msg: Any = _MISSING, /, *args: Any, **context: Any) -> None:
+    def exception(self, msg: Any = MISSING, /, *args: Any, **context: Any) -> None:
         """Log at ERROR with the exception being handled."""
         try:
             context.setdefault("exc_info", True)
@@ -184,17 +160,17 @@ class HFTLogger(HFTLoggerInterface):
             for _ in self._high.failed:
                 break
 
-    def log(self, level: Any = _MISSING, msg: Any = _MISSING, /, *args: Any, **context: Any) -> None:
+    def log(self, level: Any = MISSING, msg: Any = MISSING, /, *args: Any, **context: Any) -> None:
         """Log at a level given as a number (or by name), with Python logging's numbers."""
         try:
-            number, msg, context = _level_and_message(level, msg, context)
+            number, msg, context = level_and_message(level, msg, context)
             if self._threshold <= number:
                 self._capture(number, msg, args, context)
         except Exception:  # see _text_method
             for _ in self._high.failed:
                 break
 
-    def audit(self, event: Any = _MISSING, /, **context: Any) -> None:
+    def audit(self, event: Any = MISSING, /, **context: Any) -> None:
         """Record an audit event durably; it is in file-backed memory when the call returns."""
         try:
             if type(event) is not str:
@@ -226,7 +202,7 @@ class HFTLogger(HFTLoggerInterface):
         """Return a child logger with more context; this logger stays as it is."""
         child = object.__new__(type(self))
         child.__dict__.update(self.__dict__)
-        child._context = _Context(child._repack, {**self._context, **context})
+        child._context = BoundContext(child._repack, {**self._context, **context})
         child._repack()
         return child
 
@@ -309,11 +285,11 @@ class HFTLogger(HFTLoggerInterface):
             args
             and type(msg) is str
             and _ATOMS.issuperset(map(type, args))
-            and _CALLER_WORDS.isdisjoint(context)
+            and CALLER_WORDS.isdisjoint(context)
         ):
             try:
                 head = self._heads[_HEADS.index(level)]
-                frame = encode(encode((time_ns(), head, msg, context, *_trace_and_scope(), args)))
+                frame = encode(encode((time_ns(), head, msg, context, *trace_and_scope(), args)))
                 self._room(level).write(frame)
                 return
             except Exception:  # noqa: S110  (a value that does not pack, a full segment: the guarded way sees to it)
@@ -322,15 +298,15 @@ class HFTLogger(HFTLoggerInterface):
 
     def _capture_guarded(self, level: int, msg: Any, args: tuple[Any, ...], context: dict[str, Any]) -> None:
         """Capture what needs the caller, make the rest packable, and fit it into a segment."""
-        if msg is _MISSING:
+        if msg is MISSING:
             context = dict(context)
             msg = context.pop("msg", "")
-        context, exception, stack = _caller_side(context)
+        context, exception, stack = caller_side(context)
         if args:
-            msg, args = _format(msg, args), ()
+            msg, args = formatted(msg, args), ()
         elif type(msg) is not str:
             msg = message_text(msg)
-        trace, scope = _trace_and_scope()
+        trace, scope = trace_and_scope()
         now, head = time_ns(), self._head(level)
         room = self._room(level)
         for limit in _LIMITS:
@@ -345,22 +321,22 @@ class HFTLogger(HFTLoggerInterface):
     def _capture_metric(self, kind: int, name: Any, value: Any, tags: dict[str, Any]) -> None:
         """The guarded way for measurements."""
         tags = dict(tags)
-        if name is _MISSING:
+        if name is MISSING:
             name = tags.pop("operation" if kind == LATENCY and "operation" in tags else "name", "")
-        if value is _MISSING:
+        if value is MISSING:
             value = tags.pop("duration_ms" if kind == LATENCY and "duration_ms" in tags else "value", None)
         name, value, tags = cut(message_text(name), 256), plain(value, 64), plain_context(tags, 256)
         self._metric.put(
-            encode(encode((time_ns(), self._head(kind), name, value, tags, _trace_and_scope()[1])))
+            encode(encode((time_ns(), self._head(kind), name, value, tags, trace_and_scope()[1])))
         )
 
     def _capture_audit(self, event: Any, context: dict[str, Any]) -> None:
         """The guarded way for audit events."""
-        if event is _MISSING:
+        if event is MISSING:
             context = dict(context)
             event = context.pop("event", "")
         event = cut(message_text(event), 1024)
-        trace, scope = _trace_and_scope()
+        trace, scope = trace_and_scope()
         now = time_ns()
         for limit in _LIMITS:
             safe = self._pipeline.redactor.redact(plain_context(context, limit))
@@ -372,28 +348,6 @@ class HFTLogger(HFTLoggerInterface):
         self._audit.put(frame)
 
 
-class ClosedRoom:
-    """Stands where a closed logger's room stood: keeps nothing, counts everything."""
-
-    def __init__(self, room: Room | ClosedRoom) -> None:
-        self._room = room
-        self.capacity: int = room.capacity
-        self.failed: Iterator[int] = room.failed
-
-    def write(self, frame: bytes) -> None:
-        """Count the record as dropped."""
-        self.put(frame)
-
-    def put(self, frame: bytes) -> bool:
-        """Count the record as dropped."""
-        self._room.drop("logger_closed")
-        return False
-
-    def drop(self, reason: str) -> None:
-        """Count the record as dropped."""
-        self._room.drop(reason)
-
-
 class _ToAll:
     """The router of a logger that was given none: every backend gets everything it takes."""
 
@@ -402,53 +356,3 @@ class _ToAll:
 
     def get_backends(self, record: object) -> Sequence[LogBackend]:
         return self._backends
-
-
-def _trace_and_scope() -> tuple[Trace | None, msgspec.Raw | None]:
-    current = current_context()
-    return (trace_of(current), scope_of(current)) if current else (None, None)
-
-
-def _level_and_message(level: Any, msg: Any, context: dict[str, Any]) -> tuple[int, Any, dict[str, Any]]:
-    """Return the level as a number, wherever and however it was given."""
-    if level is _MISSING:
-        level = context.pop("level", logging.INFO)
-    if isinstance(level, str):
-        level = logging.getLevelNamesMapping().get(level.upper(), level)
-    if isinstance(level, int):
-        return min(max(int(level), 0), 1000), msg, context
-    return logging.INFO, msg, {**context, "hft.bad_level": level}
-
-
-def _caller_side(context: dict[str, Any]) -> tuple[dict[str, Any], PackedException | None, str | None]:
-    """Take out the reserved words that only the caller's thread can answer, and answer them."""
-    exc_info, stack_info = context.get("exc_info"), context.get("stack_info")
-    if exc_info is None and stack_info is None:
-        return context, None, None
-    context = {key: value for key, value in context.items() if key not in _CALLER_WORDS}
-    error = exc_info
-    if isinstance(exc_info, tuple):
-        error = exc_info[1] if len(exc_info) > 1 else None
-    elif not isinstance(exc_info, BaseException):
-        error = sys.exc_info()[1] if exc_info else None
-    exception = capture_exception(error) if isinstance(error, BaseException) else None
-    stack = None
-    if stack_info:
-        frame = sys._getframe()
-        while frame.f_back is not None and frame.f_code.co_filename == __file__:
-            frame = frame.f_back
-        stack = cut("Stack (most recent call last):\n" + "".join(traceback.format_stack(frame)), 16_384)
-    return context, exception, stack
-
-
-def _format(msg: Any, args: tuple[Any, ...]) -> str:
-    """Return the message formatted now, since packing the arguments would change its text."""
-    template = message_text(msg)
-    values: Any = args
-    if len(args) == 1 and isinstance(args[0], Mapping) and args[0]:
-        values = args[0]
-    try:
-        return str(template % values)
-    except Exception as error:
-        listed = ", ".join(map(message_text, args))
-        return f"{template} [{type(error).__name__} in formatting with: {listed}]"

@@ -77,7 +77,9 @@ class PerformanceLogger:
         """Return a context manager that records the duration of its body as a latency, on exception too."""
         if operation is _MISSING:
             operation = tags.pop("operation", "")
-        return _Timed(self.logger, operation, {key: value for key, value in tags.items() if value is not None})
+        return _Timed(
+            self.logger, operation, {key: value for key, value in tags.items() if value is not None}
+        )
 
     def log_trade_execution(self, /, order_id: str, latency_ms: float, **context: Any) -> None:
         """Record a trade as an audit event and its latency, in milliseconds, as a metric."""

@@ -70,7 +70,21 @@ _FORMS = _words("raw plain plaintext b64 base64 hex header hash str")
 """Last words that say how a value is written, not what it is."""
 
 _HINTS = (
-    *("@", "earer ", "auth", "cookie", "cred", "hmac", "jwt", "key", "mnemonic", "otp", "pass", "phrase", "pwd"),
+    *(
+        "@",
+        "earer ",
+        "auth",
+        "cookie",
+        "cred",
+        "hmac",
+        "jwt",
+        "key",
+        "mnemonic",
+        "otp",
+        "pass",
+        "phrase",
+        "pwd",
+    ),
     *("secret", "seed", "sig", "string", "token", "url", "words"),
 )
 """One of these stands in every text that names a secret in our words, and in few others; a test holds it to that."""

@@ -28,7 +28,9 @@ class RetryLater(Exception):
     other side asked for, if it did; `reason` is the counter's key should the retries run out.
     """
 
-    def __init__(self, reason: str, detail: str = "", *, delivered: int = 0, after: float | None = None) -> None:
+    def __init__(
+        self, reason: str, detail: str = "", *, delivered: int = 0, after: float | None = None
+    ) -> None:
         super().__init__(detail or reason)
         self.reason = reason
         self.delivered = delivered
@@ -63,7 +65,9 @@ class Destination(LogBackend):
 
     def should_handle(self, record: LogRecord) -> bool:
         """Say whether type and level suit this destination; levels apply to TEXT only."""
-        return record.log_type in self.accepts and (record.log_type is not LogType.TEXT or record.level >= self.min_level)
+        return record.log_type in self.accepts and (
+            record.log_type is not LogType.TEXT or record.level >= self.min_level
+        )
 
     def open(self) -> None:
         """Acquire files, sockets and threads; what it raises is reported once and retried with the next batch."""

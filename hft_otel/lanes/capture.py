@@ -65,7 +65,9 @@ def format_message(template: str, args: tuple[Any, ...]) -> tuple[str, str]:
     """Return `template % args` and nothing; where that fails, both side by side and what was wrong."""
     try:
         width = _WIDTH.search(template)
-        if width and ("*" not in width[0] or any(isinstance(arg, int) and abs(arg) > MAX_WIDTH for arg in args)):
+        if width and (
+            "*" not in width[0] or any(isinstance(arg, int) and abs(arg) > MAX_WIDTH for arg in args)
+        ):
             raise ValueError("field too wide")
         by_name = len(args) == 1 and isinstance(args[0], Mapping) and args[0]
         return _exact(template % (args[0] if by_name else args)), ""

@@ -79,7 +79,9 @@ def _capture(error: BaseException, depth: int, left: list[int]) -> PackedExcepti
         elif error.__context__ is not None and not error.__suppress_context__:
             packed.context = _capture(error.__context__, depth - 1, left)
         if isinstance(error, BaseExceptionGroup):
-            packed.group = [_capture(each, depth - 1, left) for each in error.exceptions[:MAX_GROUP] if left[0] > 0]
+            packed.group = [
+                _capture(each, depth - 1, left) for each in error.exceptions[:MAX_GROUP] if left[0] > 0
+            ]
     return packed
 
 

@@ -14,7 +14,17 @@ import msgspec
 from .capture import text
 from .exceptions import PackedException
 
-__all__ = ["AuditBody", "Head", "MetricBody", "TextBody", "decoders", "encode", "readable", "seal_audit", "unseal_audit"]
+__all__ = [
+    "AuditBody",
+    "Head",
+    "MetricBody",
+    "TextBody",
+    "decoders",
+    "encode",
+    "readable",
+    "seal_audit",
+    "unseal_audit",
+]
 
 encode = msgspec.msgpack.Encoder().encode
 """Pack a value; raises for what MessagePack lacks, which sends the caller to the guarded way (capture.py)."""

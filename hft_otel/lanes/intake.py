@@ -127,7 +127,9 @@ class Intake:
         """Start the drain if there is none; in a forked child the parent's does not count."""
         if self.drain is None:
             with self._lock:
-                if not self._starting:  # else a signal handler has interrupted this very function on this thread
+                if (
+                    not self._starting
+                ):  # else a signal handler has interrupted this very function on this thread
                     self._start()
         return self.drain
 
@@ -156,7 +158,11 @@ class Intake:
 
     def _begin_child(self) -> None:
         self.journal.begin()
-        for room, count in ((self.low, self.sizes.low), (self.high, self.sizes.high), (self.metric, self.sizes.metric)):
+        for room, count in (
+            (self.low, self.sizes.low),
+            (self.high, self.sizes.high),
+            (self.metric, self.sizes.metric),
+        ):
             room.begin(self._anonymous(count))
         self.audit.begin(self.journal.supply)
         self._forked = False

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from .segment import HEADER_SIZE, Segment, split_frames
 
-__all__ = ["Cursor", "Room", "Tally"]
+__all__ = ["ClosedRoom", "Cursor", "Room", "Tally"]
 
 _CHUNK = 32 * 1024
 NO_FRAME = b""
@@ -38,7 +38,19 @@ class Room:
     frame does not fit, and `put` is what to call then.
     """
 
-    __slots__ = ("_active", "_drops", "_lock", "failed", "first", "full_reason", "name", "on_change", "size", "supply", "write")
+    __slots__ = (
+        "_active",
+        "_drops",
+        "_lock",
+        "failed",
+        "first",
+        "full_reason",
+        "name",
+        "on_change",
+        "size",
+        "supply",
+        "write",
+    )
 
     def __init__(self, name: str, supply: deque[Segment], on_change: Callable[[], object]) -> None:
         self.name = name
@@ -145,6 +157,28 @@ class Room:
             full.next = segment  # last: a reader that sees it knows that nothing more comes in `full`
         self.on_change()
         return True
+
+
+class ClosedRoom:
+    """Stands where a closed logger's room stood: keeps nothing, counts everything."""
+
+    def __init__(self, room: Room | ClosedRoom) -> None:
+        self._room = room
+        self.capacity: int = room.capacity
+        self.failed: Iterator[int] = room.failed
+
+    def write(self, frame: bytes) -> None:
+        """Count the record as dropped."""
+        self.put(frame)
+
+    def put(self, frame: bytes) -> bool:
+        """Count the record as dropped."""
+        self._room.drop("logger_closed")
+        return False
+
+    def drop(self, reason: str) -> None:
+        """Count the record as dropped."""
+        self._room.drop(reason)
 
 
 class Cursor:

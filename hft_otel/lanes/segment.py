@@ -77,7 +77,9 @@ class Segment:
     @classmethod
     def create(cls, path: Path, size: int, index: int) -> Segment:
         """Return a segment in a new file with its disk space allocated; raises OSError where that is not to be had."""
-        unready = path.with_suffix(".new")  # a kill in here must not leave a file that looks like a damaged segment
+        unready = path.with_suffix(
+            ".new"
+        )  # a kill in here must not leave a file that looks like a damaged segment
         descriptor = os.open(unready, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(descriptor, 0, size)

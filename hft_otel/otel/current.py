@@ -63,7 +63,9 @@ def trace_of(context: Context) -> Trace | None:
     if span is None:
         return None
     try:
-        found = getattr(span, "_context", None)  # where the spans of API and SDK have it; asking is two calls more
+        found = getattr(
+            span, "_context", None
+        )  # where the spans of API and SDK have it; asking is two calls more
         if type(found) is not SpanContext:
             found = span.get_span_context()
         trace_id, span_id, _, flags, _, valid = found  # a tuple; its properties are a call each

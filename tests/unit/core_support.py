@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from hft_otel.destinations.base import Destination, Rejected, RetryLater
 from hft_otel.interfaces import LogBackend
 from hft_otel.lanes.intake import Intake, Sizes

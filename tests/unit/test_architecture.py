@@ -28,6 +28,7 @@ ORDER = (
     "otel.current",
     "lanes",
     "router",
+    "arguments",
     "logger",
     "performance",
     "unpack",

@@ -226,7 +226,16 @@ def test_a_dict_may_change_while_it_is_copied() -> None:
 
 
 def test_keys_become_text() -> None:
-    keys: dict[Any, int] = {"s": 1, 2: 2, None: 3, ("a", 1): 4, Side.BUY: 5, Whispering("t"): 6, b"b": 7, "\udc80": 8}
+    keys: dict[Any, int] = {
+        "s": 1,
+        2: 2,
+        None: 3,
+        ("a", 1): 4,
+        Side.BUY: 5,
+        Whispering("t"): 6,
+        b"b": 7,
+        "\udc80": 8,
+    }
     found = plain_context(keys, 100)
     assert found == {"s": 1, "2": 2, "None": 3, "['a', 1]": 4, "buy": 5, "t": 6, "b'b'": 7, "\\udc80": 8}
     assert {type(key) for key in found} == {str}
@@ -293,7 +302,11 @@ def broken(name: str, error: type[BaseException] = ValueError) -> object:
     def raises(self: object, *arguments: object) -> object:
         raise error(name)
 
-    return type(f"Broken{name}", (), {name: raises, "__repr__": raises} if name != "__class__" else {name: property(raises)})()
+    return type(
+        f"Broken{name}",
+        (),
+        {name: raises, "__repr__": raises} if name != "__class__" else {name: property(raises)},
+    )()
 
 
 class Lying:
@@ -383,7 +396,11 @@ values = st.recursive(
     | st.uuids()
     | st.timedeltas()
     | st.complex_numbers(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers() | st.none(), inner) | st.tuples(inner, inner),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.text() | st.integers() | st.none(), inner)
+        | st.tuples(inner, inner)
+    ),
     max_leaves=40,
 )
 

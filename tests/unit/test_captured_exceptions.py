@@ -81,7 +81,9 @@ def not_python() -> None:
     compile("x = = 1", "<order>", "exec")
 
 
-@pytest.mark.parametrize("function", [chained, during, noted, suppressed, without_text, of_this_module, not_python])
+@pytest.mark.parametrize(
+    "function", [chained, during, noted, suppressed, without_text, of_this_module, not_python]
+)
 def test_an_exception_prints_as_python_prints_it(function: Callable[[], object]) -> None:
     error = raised(function)
     assert printed(error) == as_python_does(error)
@@ -99,7 +101,13 @@ def test_a_group_shows_every_member_with_its_frames() -> None:
         raise ExceptionGroup("both legs failed", [raised(chained), raised(noted)])  # type: ignore[list-item]
 
     text = printed(raised(group))
-    for part in ("both legs failed (2 sub-exceptions)", "no such order", "KeyError: 'missing'", "first note", "in noted"):
+    for part in (
+        "both legs failed (2 sub-exceptions)",
+        "no such order",
+        "KeyError: 'missing'",
+        "first note",
+        "in noted",
+    ):
         assert part in text
 
 
@@ -202,7 +210,9 @@ def wide_characters() -> BaseException:
     return ExceptionGroup("\N{MONEY BAG}" * 5000, errors)
 
 
-@pytest.mark.parametrize("make", [circular, own_cause, shared_groups, long_chain, large_texts, wide_characters])
+@pytest.mark.parametrize(
+    "make", [circular, own_cause, shared_groups, long_chain, large_texts, wide_characters]
+)
 def test_any_exception_is_captured_quickly_and_fits_a_segment(make: Callable[[], BaseException]) -> None:
     error = make()
     start = time.perf_counter()
@@ -256,11 +266,15 @@ def hostile() -> Iterator[BaseException]:
     yield UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")
     yield KeyboardInterrupt()
     yield SystemExit(3)
-    yield raised(lambda: exec(compile("def f\N{LATIN SMALL LETTER E WITH ACUTE}(): 1/0\nf\xe9()", "a\udc80b", "exec")))
+    yield raised(
+        lambda: exec(compile("def f\N{LATIN SMALL LETTER E WITH ACUTE}(): 1/0\nf\xe9()", "a\udc80b", "exec"))
+    )
     yield type("Anonymous", (Exception,), {"__notes__": [BrokenText(), "\udc80"]})()
 
 
-@pytest.mark.parametrize("error", list(hostile()), ids=lambda error: type.__repr__(type(error)).split(".")[-1])
+@pytest.mark.parametrize(
+    "error", list(hostile()), ids=lambda error: type.__repr__(type(error)).split(".")[-1]
+)
 def test_a_hostile_exception_is_captured_and_printed(error: BaseException) -> None:
     found = render_exception(sent(capture_exception(error)))
     assert found.type.encode()

@@ -100,7 +100,9 @@ def streams(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize(("events", "pad"), [(1, 0), (100, 0), (300, 200)], ids=["one", "a segment", "many segments"])
+@pytest.mark.parametrize(
+    ("events", "pad"), [(1, 0), (100, 0), (300, 200)], ids=["one", "a segment", "many segments"]
+)
 def test_every_event_of_a_killed_process_is_delivered_once_and_its_folder_removed(
     tmp_path: Path, events: int, pad: int
 ) -> None:
@@ -277,7 +279,9 @@ def test_a_folder_that_cannot_be_written_means_memory_a_problem_and_no_exception
     assert report is not None and report.complete
 
 
-def test_a_folder_that_becomes_writable_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_becomes_writable_is_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(journal_module, "_RETRY_AFTER", 0.0)
     (tmp_path / "journal").write_text("in the way")
     journal = Journal(tmp_path / "journal", SIZE, 2)
@@ -290,7 +294,9 @@ def test_a_folder_that_becomes_writable_is_used_again(tmp_path: Path, monkeypatc
     journal.close(settled=True)
 
 
-def test_a_folder_that_was_deleted_is_made_again_and_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_was_deleted_is_made_again_and_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = Journal(tmp_path / "journal", SIZE, 2)
     for path in sorted(tmp_path.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
@@ -355,7 +361,9 @@ def test_no_memory_either_leaves_the_supply_short_and_raises_nothing(
     journal.close(settled=True)
 
 
-def test_events_beyond_disk_and_memory_are_counted_as_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_beyond_disk_and_memory_are_counted_as_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     full_disk(monkeypatch, [])
     core = Process(tmp_path, segment_size=4096, spare=3, started=False)
     log = core.logger()

@@ -136,7 +136,9 @@ def test_what_no_route_wants_is_not_even_captured(process: Process) -> None:
 
 
 def test_the_logger_s_own_level_only_narrows(process: Process) -> None:
-    log = HFTLogger("gated", [process.backend], Gated(process.backend, 30, metrics=True), intake=process.intake)
+    log = HFTLogger(
+        "gated", [process.backend], Gated(process.backend, 30, metrics=True), intake=process.intake
+    )
     log.setLevel("error")
     assert log.getEffectiveLevel() == 40
     log.setLevel(10)
@@ -151,7 +153,9 @@ def test_the_plan_s_constructor_takes_a_list_a_mapping_and_a_router(process: Pro
     first, second = Remembering(), Remembering()
     HFTLogger("list", [first, second], intake=process.intake).info("to both")
     HFTLogger("mapping", {"a": first, "b": second}, intake=process.intake).info("to both")
-    HFTLogger("router", [first, second], Gated(second, 0, metrics=True), intake=process.intake).info("to the second")
+    HFTLogger("router", [first, second], Gated(second, 0, metrics=True), intake=process.intake).info(
+        "to the second"
+    )
     process.flush()
     assert [record.message for record in first.records] == ["to both"] * 2
     assert [record.message for record in second.records] == ["to both"] * 2 + ["to the second"]
@@ -246,7 +250,9 @@ def test_a_drain_starts_once_however_many_ask(tmp_path: Path) -> None:
 
     process.intake.start_drain = slowly
     process.intake.after_fork()
-    process.intake.pipelines.append(intake_module.Pipeline(0, Gated(process.backend, 0, True), (process.backend,), Redactor()))
+    process.intake.pipelines.append(
+        intake_module.Pipeline(0, Gated(process.backend, 0, True), (process.backend,), Redactor())
+    )
     log = HFTLogger("many", pipeline=process.intake.pipelines[0], intake=process.intake)
     threads = [threading.Thread(target=log.info, args=("text",)) for _ in range(8)]
     for thread in threads:

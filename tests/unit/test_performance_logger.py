@@ -55,7 +55,9 @@ def test_a_block_that_raises_is_timed_and_its_exception_goes_on(
     assert process.only(LogType.METRIC).metric_value == pytest.approx(1.0)
 
 
-def test_an_async_block_is_timed(process: Process, performance: PerformanceLogger, clock: list[float]) -> None:
+def test_an_async_block_is_timed(
+    process: Process, performance: PerformanceLogger, clock: list[float]
+) -> None:
     async def work() -> None:
         async with performance.time_operation("fetch"):
             await asyncio.sleep(0)
@@ -101,7 +103,9 @@ def test_a_decorated_coroutine_function_is_timed_from_first_to_last_step(
     assert len(process.records(LogType.METRIC)) == 2
 
 
-def test_the_operation_may_come_by_keyword_or_be_a_tag_beside_it(process: Process, performance: PerformanceLogger) -> None:
+def test_the_operation_may_come_by_keyword_or_be_a_tag_beside_it(
+    process: Process, performance: PerformanceLogger
+) -> None:
     with performance.time_operation(operation="by keyword"):
         pass
     with performance.time_operation():
@@ -116,7 +120,9 @@ def test_the_operation_may_come_by_keyword_or_be_a_tag_beside_it(process: Proces
     ]
 
 
-def test_a_trade_is_an_audit_event_and_a_metric_with_few_tags(process: Process, performance: PerformanceLogger) -> None:
+def test_a_trade_is_an_audit_event_and_a_metric_with_few_tags(
+    process: Process, performance: PerformanceLogger
+) -> None:
     performance.log_trade_execution("o-1", 12.5, exchange="mexc", symbol=None, size=3, self="me", event="x")
     process.flush()
     [audit] = process.backend.of(LogType.AUDIT)
@@ -138,5 +144,7 @@ def test_a_trade_is_an_audit_event_and_a_metric_with_few_tags(process: Process, 
 def test_a_trade_by_keyword(process: Process, performance: PerformanceLogger) -> None:
     performance.log_trade_execution(latency_ms=1.5, order_id="o-2")
     process.flush()
-    assert [record.context for record in process.backend.of(LogType.AUDIT)] == [{"order_id": "o-2", "latency_ms": 1.5}]
+    assert [record.context for record in process.backend.of(LogType.AUDIT)] == [
+        {"order_id": "o-2", "latency_ms": 1.5}
+    ]
     assert [record.metric_tags for record in process.backend.of(LogType.METRIC)] == [{}]

@@ -258,7 +258,9 @@ def test_a_signal_handler_that_writes_in_the_middle_of_a_change_of_segment_loses
                 for number in range(3):
                     assert room.put(encode(b"handler%d" % number + b"-" * 500))
 
-        def profile(frame: object, event: str, argument: object, handler: Callable[[], None] = handler) -> None:
+        def profile(
+            frame: object, event: str, argument: object, handler: Callable[[], None] = handler
+        ) -> None:
             if event in ("call", "c_call", "c_return"):
                 sys.setprofile(None)
                 try:
@@ -275,7 +277,10 @@ def test_a_signal_handler_that_writes_in_the_middle_of_a_change_of_segment_loses
         assert room.put(encode(b"main2" + b"-" * 900))
         names = [body.rstrip(b"-") for body in read_all(room, cursor)]
         assert [name for name in names if name.startswith(b"main")] == [b"main0", b"main1", b"main2"]
-        assert [name for name in names if name.startswith(b"handler")] in ([b"handler0", b"handler1", b"handler2"], [])
+        assert [name for name in names if name.startswith(b"handler")] in (
+            [b"handler0", b"handler1", b"handler2"],
+            [],
+        )
         assert (b"handler0" in names) == (calls[0] > interrupted_at)
         assert not room.drops
 

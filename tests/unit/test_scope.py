@@ -44,7 +44,9 @@ def spans() -> tuple[trace.Tracer, InMemorySpanExporter]:
     return provider.get_tracer("test"), exporter
 
 
-def test_the_call_wins_over_the_scope_over_the_bound_over_the_global_context(process: Process, log: HFTLogger) -> None:
+def test_the_call_wins_over_the_scope_over_the_bound_over_the_global_context(
+    process: Process, log: HFTLogger
+) -> None:
     log.info("global")
     log.set_context(k="set")
     log.info("set")
@@ -65,7 +67,9 @@ def test_the_call_wins_over_the_scope_over_the_bound_over_the_global_context(pro
     }
 
 
-def test_the_scope_is_on_every_kind_of_record_and_ends_with_its_block(process: Process, log: HFTLogger) -> None:
+def test_the_scope_is_on_every_kind_of_record_and_ends_with_its_block(
+    process: Process, log: HFTLogger
+) -> None:
     with log.scoped(correlation_id="c1"):
         log.info("text")
         log.info("text %s", 1)
@@ -94,7 +98,9 @@ def test_scopes_nest_and_an_exception_ends_them(process: Process, log: HFTLogger
     assert found == {"inner": {"a": 1, "b": 2}, "outer": {"a": 1, "b": 1}, "after": {"a": None, "b": None}}
 
 
-def test_the_scope_goes_into_tasks_and_to_thread_and_stays_apart_between_them(process: Process, log: HFTLogger) -> None:
+def test_the_scope_goes_into_tasks_and_to_thread_and_stays_apart_between_them(
+    process: Process, log: HFTLogger
+) -> None:
     async def order(number: int) -> None:
         with log.scoped(order=number):
             await asyncio.sleep(0)

@@ -29,7 +29,9 @@ def test_frames_come_apart_as_they_were_put_together(bodies: list[bytes], limit:
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1), st.data())
-def test_a_chunk_that_ends_inside_a_frame_gives_the_whole_ones(bodies: list[bytes], data: st.DataObject) -> None:
+def test_a_chunk_that_ends_inside_a_frame_gives_the_whole_ones(
+    bodies: list[bytes], data: st.DataObject
+) -> None:
     chunk = b"".join(encode(body) for body in bodies)
     end = data.draw(st.integers(0, len(chunk)))
     found, taken = split_frames(chunk[:end], 1000)
@@ -105,7 +107,9 @@ def test_a_kill_while_a_file_is_made_leaves_nothing_that_looks_like_a_segment(
 ) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr(
-        Segment, "write_header", lambda *arguments: seen.append([path.name for path in tmp_path.glob("*.seg")])
+        Segment,
+        "write_header",
+        lambda *arguments: seen.append([path.name for path in tmp_path.glob("*.seg")]),
     )
     Segment.create(tmp_path / "a.seg", SIZE, 0)
     assert seen == [[]]

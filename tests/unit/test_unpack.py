@@ -36,7 +36,9 @@ def test_a_text_record_has_every_field_in_its_place(unpacker: Unpacker) -> None:
         raise ValueError("token=hush")
     except ValueError as error:
         exception = capture_exception(error)
-    body = packed("%s at %d", {"k": 1}, trace, {"s": 2}, ("filled", 3), exception, "stack\napi_key=hush", level=40)
+    body = packed(
+        "%s at %d", {"k": 1}, trace, {"s": 2}, ("filled", 3), exception, "stack\napi_key=hush", level=40
+    )
     pipeline, record = unpacker.text(body)
     assert pipeline == 0
     assert (record.time_ns, record.timestamp) == (NOW, NOW / 1e9)
@@ -102,11 +104,35 @@ def test_each_pipeline_has_its_own_redactor(unpacker: Unpacker) -> None:
         (COUNTER, ("n", None, {}), "n", 1, {}, InstrumentKind.COUNTER, ""),
         (COUNTER, ("n", None, {"value": 3, "k": 1}), "n", 3, {"k": 1}, InstrumentKind.COUNTER, ""),
         (COUNTER, ("n", 2, {"value": 3}), "n", 2, {"value": 3}, InstrumentKind.COUNTER, ""),
-        (LATENCY, ("parse", 1.5, {"k": None}), "latency", 1.5, {"operation": "parse"}, InstrumentKind.HISTOGRAM, "ms"),
-        (GAUGE, ("m", 1, {"tags": {"a": 1, "b": 2}, "b": 3}), "m", 1, {"a": 1, "b": 3}, InstrumentKind.GAUGE, ""),
+        (
+            LATENCY,
+            ("parse", 1.5, {"k": None}),
+            "latency",
+            1.5,
+            {"operation": "parse"},
+            InstrumentKind.HISTOGRAM,
+            "ms",
+        ),
+        (
+            GAUGE,
+            ("m", 1, {"tags": {"a": 1, "b": 2}, "b": 3}),
+            "m",
+            1,
+            {"a": 1, "b": 3},
+            InstrumentKind.GAUGE,
+            "",
+        ),
         (GAUGE, ("m", 1, {"tags": None}), "m", 1, {}, InstrumentKind.GAUGE, ""),
         (GAUGE, ("m", 1, {"tags": 5}), "m", 1, {"tags": 5}, InstrumentKind.GAUGE, ""),
-        (GAUGE, ("m", 1, {"tags": {1: 2, "token": "x"}}), "m", 1, {"1": 2, "token": "***"}, InstrumentKind.GAUGE, ""),
+        (
+            GAUGE,
+            ("m", 1, {"tags": {1: 2, "token": "x"}}),
+            "m",
+            1,
+            {"1": 2, "token": "***"},
+            InstrumentKind.GAUGE,
+            "",
+        ),
         (GAUGE, (5, 1, {}), "5", 1, {}, InstrumentKind.GAUGE, ""),
         (GAUGE, ("m" * 300, 1, {}), "m" * 256 + "...[44 characters cut]", 1, {}, InstrumentKind.GAUGE, ""),
     ],
@@ -173,8 +199,14 @@ class Key(msgspec.Struct, frozen=True):
     ("value", "form"),
     [
         ({Key("BTC", "USDT"): 1}, {"{'base': 'BTC', 'quote': 'USDT'}": 1}),
-        ({"a": [{"b": {Key("a", "b"): {"c": 1}}}]}, {"a": [{"b": {"{'base': 'a', 'quote': 'b'}": {"c": 1}}}]}),
-        ({Key("a", "b"): Key("c", "d"), 1: 2}, {"{'base': 'a', 'quote': 'b'}": {"base": "c", "quote": "d"}, "1": 2}),
+        (
+            {"a": [{"b": {Key("a", "b"): {"c": 1}}}]},
+            {"a": [{"b": {"{'base': 'a', 'quote': 'b'}": {"c": 1}}}]},
+        ),
+        (
+            {Key("a", "b"): Key("c", "d"), 1: 2},
+            {"{'base': 'a', 'quote': 'b'}": {"base": "c", "quote": "d"}, "1": 2},
+        ),
         ({f"k{number}": number for number in range(20)} | {Key("a", "b"): 0}, 21),
         ({f"k{number}": number for number in range(70_000)} | {Key("a", "b"): 0}, 70_001),
         ({(Key("a", "b"),): 1}, {"[{'base': 'a', 'quote': 'b'}]": 1}),
