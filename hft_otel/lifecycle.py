@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-__all__ = ["at_end"]
+__all__ = ["at_end", "end_now"]
 
 _stop: Callable[[], None] | None = None
 _installed = False
@@ -34,10 +34,10 @@ def at_end(stop: Callable[[], None]) -> None:
     if _is_multiprocessing_child():
         from multiprocessing.util import Finalize
 
-        Finalize(None, _run_once, exitpriority=0)  # such children leave by os._exit, past atexit
+        Finalize(None, end_now, exitpriority=0)  # such children leave by os._exit, past atexit
     if not _installed:
         _installed = True
-        atexit.register(_run_once)
+        atexit.register(end_now)
         _chain_sigterm()
 
 
@@ -46,7 +46,8 @@ def _is_multiprocessing_child() -> bool:
     return process is not None and process.parent_process() is not None
 
 
-def _run_once() -> None:
+def end_now() -> None:
+    """Do now what the end of the process would: drain, deliver, close; nothing is left to do at the end then."""
     global _stop, _stopping  # noqa: PLW0603  (see above)
     stop, _stop = _stop, None
     if stop is None:
@@ -71,7 +72,7 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
     if _stopping:  # this very signal interrupts the drain, which ends soon by itself
         _terminated = True
         return
-    _run_once()
+    end_now()
     _terminate()
 
 

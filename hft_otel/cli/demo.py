@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..config import ConfigError, FileConfig, LogConfig, OtlpConfig, PrometheusConfig
 from ..ledger import FlushReport
+from ..lifecycle import end_now
 from .demo_collector import DemoCollector, find_binary
 from .demo_report import findings, print_tables
 
@@ -50,7 +51,7 @@ def run(options: Options) -> int:
         out.print(f"Replaying {what} at {options.rate:g} messages/s for {options.seconds:g} s\n")
         result = asyncio.run(_session(out, config, source, options))
         report: FlushReport = result.logger.force_flush(15.0)
-        result.logger.close(5.0)
+        end_now()  # before the Collector goes, or the metrics' last export would find nobody
     counts = collector.counts() if collector else None
     print_tables(out, result, report, counts)
     _where_to_look(out, config, collector)

@@ -25,8 +25,12 @@ def bounded(call: Callable[[], _T], timeout: float, otherwise: _T) -> _T:
             results.append(call())
 
     thread = threading.Thread(target=run, name="hft-otel-bounded", daemon=True)
-    thread.start()
-    thread.join(max(timeout, 0.0))
+    try:
+        thread.start()
+    except RuntimeError:  # from Python 3.12 on there are no new threads while the interpreter ends
+        run()
+    else:
+        thread.join(max(timeout, 0.0))
     return results[0] if results else otherwise
 
 

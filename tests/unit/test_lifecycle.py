@@ -516,14 +516,14 @@ class TestAtEnd:
         calls: list[str] = []
         lifecycle.at_end(lambda: calls.append("first"))
         lifecycle.at_end(lambda: calls.append("second"))
-        lifecycle._run_once()
-        lifecycle._run_once()
+        lifecycle.end_now()
+        lifecycle.end_now()
         assert calls == ["second"]
         assert self.kills == []
 
     def test_a_stop_that_raises_is_kept_quiet(self) -> None:
         lifecycle.at_end(lambda: 1 / 0)  # type: ignore[arg-type,return-value]
-        lifecycle._run_once()
+        lifecycle.end_now()
 
     def test_sigterm_drains_and_then_kills(self) -> None:
         calls: list[str] = []
@@ -540,7 +540,7 @@ class TestAtEnd:
             killed_meanwhile.append(bool(self.kills))
 
         lifecycle.at_end(stop)
-        lifecycle._run_once()
+        lifecycle.end_now()
         assert killed_meanwhile == [False]
         assert self.kills == [(os.getpid(), signal.SIGTERM)]
 
@@ -548,5 +548,5 @@ class TestAtEnd:
         calls: list[str] = []
         lifecycle.at_end(lambda: calls.append("parent's"))
         lifecycle._forget()
-        lifecycle._run_once()
+        lifecycle.end_now()
         assert calls == []
