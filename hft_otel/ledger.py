@@ -38,7 +38,8 @@ SELF_METRICS = (
     SelfMetric("telemetry.routed", "counter", "{record}", "Records that at least one backend wanted"),
     SelfMetric("telemetry.unrouted", "counter", "{record}", "Records that no rule sent anywhere"),
     SelfMetric("telemetry.dropped", "counter", "{record}", "Records lost, by place, type and reason"),
-    SelfMetric("telemetry.accepted", "counter", "{record}", "Records that a destination accepted"),
+    # No counter: a record that the destination's should_handle declines was accepted until then.
+    SelfMetric("telemetry.accepted", "up_down_counter", "{record}", "Records that a destination accepted"),
     SelfMetric("telemetry.delivered", "counter", "{record}", "Records that a destination delivered"),
     SelfMetric("telemetry.exports", "counter", "{export}", "Exports of aggregated metrics, by outcome"),
     SelfMetric(

@@ -131,3 +131,22 @@ def test_every_observation_belongs_to_a_declared_metric_and_the_sums_can_be_read
     assert value("telemetry.accepted", destination="file", type="TEXT") == 5
     assert value("telemetry.exports", destination="prometheus", outcome="failed") == 1
     assert ("telemetry.exports", frozenset({"destination": "file", "outcome": "failed"}.items())) not in keyed
+
+
+def test_what_is_declared_a_counter_never_goes_down() -> None:
+    tallies = Tallies()
+
+    def counters() -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        kinds = {metric.name: metric.kind for metric in SELF_METRICS}
+        now = observations(FlushReport([], list(tallies.sums("file")), complete=True))
+        return {
+            (name, frozenset(where.items())): value for name, value, where in now if kinds[name] == "counter"
+        }
+
+    tallies.accepted[LogType.TEXT] += 3
+    before = counters()
+    for settle in (tallies.decline, tallies.deliver, lambda log_type: tallies.drop(log_type, "raised")):
+        settle(LogType.TEXT)
+        after = counters()
+        assert all(after[key] >= value for key, value in before.items())
+        before = after
