@@ -204,7 +204,12 @@ class _Process:
             worker.add(pipeline)
         worker.start()
         journal = intake.journal
-        notices = Notices(worker.report, lambda: list(worker.outboxes.values()), lambda: journal.problem)
+        notices = Notices(
+            worker.report,
+            lambda: list(worker.outboxes.values()),
+            lambda: journal.problem,
+            lambda: worker.problem,
+        )
         notices.start()
         at_end(partial(self._end, worker, notices))
         return worker

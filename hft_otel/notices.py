@@ -79,12 +79,14 @@ class Notices:
         sums: Callable[[], FlushReport],
         outboxes: Callable[[], list[Outbox]],
         journal_problem: Callable[[], str],
+        worker_problem: Callable[[], str] = str,
         out: Callable[[str], None] = say,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sums = sums
         self._outboxes = outboxes
         self._journal_problem = journal_problem
+        self._worker_problem = worker_problem
         self._out = out
         self._clock = clock
         self._lost: Counter[tuple[str, str]] = Counter()
@@ -126,6 +128,9 @@ class Notices:
         problem = self._journal_problem()
         begins = f"the audit journal has a problem: {problem}; audit events are kept in memory only"
         self._notice("journal", bool(problem), _Lines(begins, "", "the audit journal has recovered"), now)
+        problem = self._worker_problem()
+        begins = f"the worker has a bug: {problem}; it goes on, please report this"
+        self._notice("worker", bool(problem), _Lines(begins, "", ""), now)
 
     def _notice(self, key: object, wrong: bool, lines: _Lines, now: float, quiet: float = 0) -> None:
         """Say what is new about one thing; that it goes wrong at most every _REPEAT seconds, however often it does."""

@@ -50,6 +50,7 @@ ORDER = (
 
 PUBLIC = {
     "BackendConfig",
+    "ComponentConfig",
     "ConfigError",
     "ConsoleBackend",
     "ConsoleConfig",
@@ -63,6 +64,7 @@ PUBLIC = {
     "HFTLogger",
     "HFTLoggerInterface",
     "InstrumentKind",
+    "JournalConfig",
     "LogBackend",
     "LogConfig",
     "LogLevel",

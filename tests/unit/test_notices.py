@@ -27,7 +27,7 @@ class Watch:
         self.outboxes: list[Outbox] = []
         self.journal = ""
         self.notices = Notices(
-            self.report, lambda: self.outboxes, lambda: self.journal, self.lines.append, lambda: self.now
+            self.report, lambda: self.outboxes, lambda: self.journal, str, self.lines.append, lambda: self.now
         )
 
     def report(self) -> FlushReport:
@@ -163,7 +163,7 @@ def test_the_thread_goes_on_after_a_look_that_failed(monkeypatch: pytest.MonkeyP
             raise ValueError("closed")
         return FlushReport([LaneSums("low", "TEXT", dropped={"room_full": 1})], [], complete=True)
 
-    notices = Notices(sums, list, str, lines.append)
+    notices = Notices(sums, list, str, out=lines.append)
     notices.start()
     poll(lambda: lines)
     notices.stop()
@@ -204,3 +204,12 @@ class TestSay:
             os.close(writing)
         assert done.returncode == 0
         assert time.monotonic() - started < 20
+
+
+def test_a_bug_in_the_worker_is_said_once() -> None:
+    lines: list[str] = []
+    notices = Notices(FlushReport.nothing, list, str, lambda: "KeyError: 'x'", lines.append)
+    notices.look()
+    notices.look()
+    assert len(lines) == 1
+    assert "KeyError: 'x'" in lines[0]
