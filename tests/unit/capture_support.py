@@ -112,12 +112,18 @@ def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> bool:
     return False
 
 
-def python(script: str, *arguments: object) -> subprocess.Popen[str]:
-    """Start a process of its own that runs the script with the repository on its path."""
+def python(script: str, *arguments: object, measured: bool = True) -> subprocess.Popen[str]:
+    """Start a process of its own that runs the script with the repository on its path.
+
+    One that forks while other threads run must not be `measured`: a child would wait for coverage's lock for ever.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if not measured:
+        environment = {key: value for key, value in environment.items() if not key.startswith("COV")}
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
