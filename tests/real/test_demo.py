@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.processes import ROOT, Ended, hft_otel, run, started
+from tests.real.processes import NOT_MEASURED, ROOT, Ended, hft_otel, run, started
 from tests.real.running import free_ports, wait_until
 from tools import parts
 
@@ -219,7 +219,7 @@ def test_scrape_endpoint_moves_on_where_its_port_is_taken(tmp_path: Path) -> Non
 def test_interrupted_demo_leaves_no_process_behind(tmp_path: Path) -> None:
     """Ctrl-C reaches the demo alone, and its Collector ends with it."""
     command = hft_otel("demo", "--seconds", "60")
-    with started(command, tmp_path, HFT_DEMO_CONSOLE_LEVEL="CRITICAL") as process:
+    with started(command, tmp_path, HFT_DEMO_CONSOLE_LEVEL="CRITICAL", **NOT_MEASURED) as process:
         pid = process.pid
         wait_until((tmp_path / "logs" / "hft.log").exists, what="the first line of the log")
         children = children_of(pid)
