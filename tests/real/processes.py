@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -82,6 +83,11 @@ def run_script(
     return ended
 
 
+def _interruptible() -> None:
+    """Undo that a shell has its background jobs ignore Ctrl-C, which all programs under them inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def started(command: Sequence[str | Path], cwd: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
     """A program under way, with pipes; killed where it is still there at the end."""
@@ -93,6 +99,7 @@ def started(command: Sequence[str | Path], cwd: Path, **more: str) -> Iterator[s
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_interruptible,  # noqa: PLW1509  (one call that takes no lock)
     )
     with process:  # waits, and closes the pipes
         try:
