@@ -42,6 +42,10 @@ test-fast: $(READY) ## the fast tests only: no real parts, no coverage
 bench: $(READY) ## what a log call costs, beside stdlib and OpenTelemetry's own handler
 	@$(BIN)/python benchmarks/call_cost.py $(ARGS)
 
+bench-tail: $(VENV)/.bench ## what logging does to a paced loop's tail latency, beside the peers (two idle cores)
+	@$(BIN)/python tools/parts.py collector || true
+	@$(BIN)/python benchmarks/tail.py $(ARGS)
+
 check: $(READY) ## ruff, its formatter, and mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -74,4 +78,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.PHONY: help demo test test-fast bench check parts collector prometheus clean clean-parts
+$(VENV)/.bench: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	@touch $@
+
+.PHONY: help demo test test-fast bench bench-tail check parts collector prometheus clean clean-parts
