@@ -9,12 +9,14 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 from msgspec import Meta
 
+from .record import InstrumentKind
 from .redaction import SECRET, Redactor
 
 __all__ = [
     "BACKEND_KINDS",
     "DEVELOPMENT_ENVIRONMENTS",
     "DEVELOPMENT_ROUTING_RULES",
+    "LATENCY",
     "PRODUCTION_ROUTING_RULES",
     "BackendConfig",
     "ComponentConfig",
@@ -24,6 +26,7 @@ __all__ = [
     "DatadogConfig",
     "ElasticsearchConfig",
     "FileConfig",
+    "InstrumentConfig",
     "JournalConfig",
     "LogConfig",
     "OtlpConfig",
@@ -77,6 +80,10 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Via = Annotated[str, OneOf(("sdk", "collector"))]
+
+
+LATENCY = "latency"
+"""The one name among `instruments` that speaks of `latency()`; patterns do not."""
 
 
 def masked(value: Any) -> Any:
@@ -240,6 +247,19 @@ class CustomConfig(BackendConfig):
 
 
 @dataclass(repr=False)
+class InstrumentConfig(_Guarded):
+    """What metrics of one name, or of the names that a pattern matches, are recorded on."""
+
+    kind: Annotated[str, OneOf(tuple(kind.value for kind in InstrumentKind))] | None = None
+    """None means a gauge for `metric()`, and a histogram for the name `latency`; `counter()` is always a counter."""
+    unit: str = ""
+    """In UCUM, such as `ms`, `By`, `1` or `{order}`; Prometheus gets it as the end of the name."""
+    buckets: list[float] = field(default_factory=list)
+    """Upper bounds of a histogram, rising; none means OpenTelemetry's own, and for `latency` 1 us to 10 s."""
+    description: str = ""
+
+
+@dataclass(repr=False)
 class JournalConfig(_Guarded):
     """Where audit events are kept until they are delivered."""
 
@@ -275,6 +295,8 @@ class LogConfig(_Guarded):
     journal: JournalConfig = field(default_factory=JournalConfig)
     redact: list[str] = field(default_factory=list)
     """Further key names whose values are secrets."""
+    instruments: dict[str, InstrumentConfig] = field(default_factory=dict)
+    """By the name that `metric()` is given, or a pattern of `*`, `?` and `[...]`; the first that matches counts."""
     exit_timeout: Annotated[float, Meta(ge=0, le=3_600)] = 2.0
     """Seconds that process exit may spend on delivering what is left."""
     source: str | None = None

@@ -123,7 +123,7 @@ class _Process:
     def logger(self, name: str, config: LogConfig) -> HFTLogger:
         """Return a logger of the pipeline for this configuration, which is built at its first use."""
         with self._lock:
-            key = _canonical(config)
+            key = _canonical([config, list(config.instruments)])  # whose order counts
             wired = self._wired.get(key)
             if wired is None:
                 for warning in validate(config):
@@ -169,6 +169,8 @@ class _Process:
         options = _canonical(replace(backend, enabled=True))
         belongs = {"environment": config.environment, **config.global_context}  # see _resource
         resource = _canonical(belongs) if isinstance(backend, (OtlpConfig, CustomConfig)) else b""
+        if isinstance(backend, (PrometheusConfig, OtlpConfig, CustomConfig)):
+            resource += _canonical(list(config.instruments.items()))  # in their order, which counts
         key = (type(backend).__name__, options + resource)
         self._claim(name, backend, key, config)
         if key not in self._built:
@@ -252,11 +254,11 @@ def _build_destination(name: str, backend: BackendConfig, config: LogConfig) -> 
     if isinstance(backend, PrometheusConfig):
         from .destinations.prometheus import PrometheusBackend
 
-        return PrometheusBackend(backend, resource=_resource(config))
+        return PrometheusBackend(backend, _resource(config), config.instruments)
     if isinstance(backend, OtlpConfig):
         from .destinations.otlp import otlp_destinations
 
-        return Group(name, otlp_destinations(backend, _resource(config), name))
+        return Group(name, otlp_destinations(backend, _resource(config), name, config.instruments))
     if isinstance(backend, CustomConfig):
         return _build_custom(name, backend, config)
     kinds = (DatadogConfig, ElasticsearchConfig)
@@ -275,7 +277,13 @@ def _build_custom(name: str, backend: CustomConfig, config: LogConfig) -> LogBac
     exporters = (LogRecordExporter, MetricExporter, SpanExporter)
     found = load_class(backend.class_path, (LogBackend, *exporters))
     if issubclass(found, exporters):
-        return destination_for(found, name, resource=_resource(config), config=backend.config)
+        return destination_for(
+            found,
+            name,
+            resource=_resource(config),
+            config=backend.config,
+            instruments=config.instruments,
+        )
     return as_destination(build_custom(backend.class_path, backend.config), name)
 
 

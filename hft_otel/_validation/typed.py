@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..config import BACKEND_KINDS, BackendConfig, ComponentConfig, CustomConfig, JournalConfig, LogConfig
+from .instruments import build_instruments
 from .place import Place
 from .rules import build_rules
 from .values import COMMON, as_read, build, convert, hints_of, literal, mapping_at
@@ -93,6 +94,10 @@ def config_mapping(config: LogConfig) -> dict[str, Any]:
     del mapping["source"]
     mapping["backends"] = {name: backend_mapping(name, backend) for name, backend in config.backends.items()}
     mapping["journal"] = vars(config.journal).copy()
+    mapping["instruments"] = {
+        name: {key: value for key, value in vars(instrument).items() if value}
+        for name, instrument in config.instruments.items()
+    }
     mapping["components"] = {
         name: {key: value for key, value in vars(component).items() if value}
         for name, component in config.components.items()
@@ -107,6 +112,7 @@ def build_config(data: Mapping[str, Any], place: Place) -> LogConfig:
     rules = options.pop("routing_rules", None)
     components = mapping_at(options.pop("components", None), place / "components")
     journal = mapping_at(options.pop("journal", None), place / "journal")
+    instruments = options.pop("instruments", None)
     for key in hints_of(LogConfig):
         if options.get(key, key) is None:  # a key without a value leaves the default
             del options[key]
@@ -116,6 +122,7 @@ def build_config(data: Mapping[str, Any], place: Place) -> LogConfig:
     }
     config.routing_rules = build_rules(rules, place / "routing_rules")
     config.journal = build(JournalConfig, journal, place / "journal")
+    config.instruments = build_instruments(instruments, place / "instruments")
     config.components = {
         name: _build_component(value, place / "components" / name) for name, value in components.items()
     }

@@ -24,6 +24,7 @@ from ..config import (
 from ..record import LogType
 from ..router import Rule
 from .components import with_component
+from .instruments import check_instruments, idle_instruments
 from .place import Place, quoted
 from .rules import check_rules, targets
 from .typed import typed_backend
@@ -53,12 +54,13 @@ def validate(config: LogConfig) -> list[str]:
 
 def check(config: LogConfig, place: Place) -> list[str]:
     """Do `validate`, with the places of a file that was just read."""
-    check_fields(config, place, skip=("backends", "components", "journal", "routing_rules"))
+    check_fields(config, place, skip=("backends", "components", "instruments", "journal", "routing_rules"))
     if not config.environment.strip():
         raise (place / "environment").error("is empty", "name the environment, such as dev or prod")
     if config.isolation != "thread":
         raise _isolation(config.isolation, place / "isolation")
     check_fields(config.journal, place / "journal")
+    check_instruments(config.instruments, place / "instruments")
     config = replace(config, backends=_check_backends(config, place / "backends"))
     check_rules(config.routing_rules, config.backends, place / "routing_rules")
     for name, component in config.components.items():
@@ -68,7 +70,8 @@ def check(config: LogConfig, place: Place) -> list[str]:
         view = replace(view, backends=_check_backends(view, here / "backends"))
         rules = here if component.routing_rules is not None else place
         check_rules(view.routing_rules, view.backends, rules / "routing_rules")
-    return [*_idle_rules(config), *_idle_backends(config), *_lost_audit(config)]
+    idle = (*_idle_rules(config), *_idle_backends(config), *idle_instruments(config.instruments))
+    return [*idle, *_lost_audit(config)]
 
 
 def _isolation(value: str, place: Place) -> Exception:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..config import ConfigError
+from ..config import ConfigError, InstrumentConfig
 from ..record import LogRecord, LogType
 from .base import Destination, Rejected, RetryLater
 from .halving import Delivery, Interrupted
@@ -150,6 +150,7 @@ class MetricsDestination(Destination):
     """Measurements aggregated here, and exported every `interval` seconds on a thread of its own.
 
     A measurement is delivered when it is aggregated; exports are counted in `exports_succeeded` and `exports_failed`.
+    `instruments` is as LogConfig has it.
     """
 
     accepts: ClassVar[frozenset[LogType]] = frozenset({LogType.METRIC})
@@ -163,7 +164,7 @@ class MetricsDestination(Destination):
         prefix: str = "hft_",
         interval: float = 5.0,
         max_batch: int = 512,
-        buckets: Mapping[str, Sequence[float]] | None = None,
+        instruments: Mapping[str, InstrumentConfig] | None = None,
     ) -> None:
         self.name = name
         self.max_batch = max_batch
@@ -171,7 +172,7 @@ class MetricsDestination(Destination):
         self._resource = resource
         self._prefix = prefix
         self._interval = interval
-        self._buckets = buckets
+        self._configured = instruments
         self._sender: Sender | None = None
         self._reader: MetricReader | None = None
         self._provider: MeterProvider | None = None
@@ -196,7 +197,7 @@ class MetricsDestination(Destination):
         # The reader's own thread would come back to life in a forked child, and hang in shutdown: ours does neither.
         reader = PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)
         provider = MeterProvider([reader], resource=self._resource, shutdown_on_exit=False)
-        instruments = Instruments(provider, self._prefix, buckets=self._buckets)
+        instruments = Instruments(provider, self._prefix, configured=self._configured)
         if self.telemetry is not None:
             instruments.observe(self.telemetry)
         self._sender, self._reader, self._provider, self._instruments = sender, reader, provider, instruments
@@ -264,6 +265,7 @@ def destination_for(
     max_batch: int = 512,
     prefix: str = "hft_",
     interval: float = 5.0,
+    instruments: Mapping[str, InstrumentConfig] | None = None,
 ) -> Destination:
     """Return the destination for an OpenTelemetry exporter: an instance, or a class that `config` builds one of.
 
@@ -287,7 +289,9 @@ def destination_for(
     if issubclass(kind, SpanExporter):
         return SpansDestination(build, name=name, resource=resource, max_batch=max_batch)
     if issubclass(kind, MetricExporter):
-        return MetricsDestination(build, name=name, resource=resource, prefix=prefix, interval=interval)
+        return MetricsDestination(
+            build, name=name, resource=resource, prefix=prefix, interval=interval, instruments=instruments
+        )
     raise ConfigError(
         f"{kind.__module__}.{kind.__qualname__} is no OpenTelemetry exporter",
         path=name,

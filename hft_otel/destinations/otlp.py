@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..config import ConfigError, OtlpConfig
+from ..config import ConfigError, InstrumentConfig, OtlpConfig
 from .base import Destination
 from .exporters import LogsDestination, MetricsDestination, SenderFactory, SpansDestination
 
@@ -22,7 +23,12 @@ LINGER = 0.1
 """Seconds to wait for a fuller request: one of 512 records costs a Collector a tenth of what 512 of one record cost."""
 
 
-def otlp_destinations(config: OtlpConfig, resource: Resource, name: str = "otlp") -> list[Destination]:
+def otlp_destinations(
+    config: OtlpConfig,
+    resource: Resource,
+    name: str = "otlp",
+    instruments: Mapping[str, InstrumentConfig] | None = None,
+) -> list[Destination]:
     """Return a destination per signal of the configuration, named `otlp.logs`, `otlp.metrics`, `otlp.traces`.
 
     Raises ConfigError for options that can never work. Nothing is opened, and nothing is loaded, before `open`.
@@ -51,6 +57,7 @@ def otlp_destinations(config: OtlpConfig, resource: Resource, name: str = "otlp"
                 resource=resource,
                 prefix=config.prefix,
                 interval=config.metric_interval,
+                instruments=instruments,
                 max_batch=config.max_batch,
             )
         destination.retry_for = config.retry_for

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..config import PrometheusConfig
+from ..config import InstrumentConfig, PrometheusConfig
 from ..record import LogLevel, LogRecord, LogType
 from ._options import level_named, typed_options
 from .base import Destination, Rejected
@@ -34,7 +34,7 @@ PUSH_TIMEOUT = 5.0
 class PrometheusBackend(Destination):
     """Measurements aggregated by OpenTelemetry instruments of its own, shown to Prometheus.
 
-    `config` is a PrometheusConfig or a mapping with its keys. The scrape endpoint answers at `scrape_url`; where its
+    `config` is a PrometheusConfig or a mapping with its keys, `instruments` is as LogConfig has it. The scrape endpoint answers at `scrape_url`; where its
     port is taken, the next free one is. A Pushgateway is pushed to on a thread of its own, after `batch_size`
     measurements or `flush_interval` seconds: `deliver` aggregates and never waits.
     """
@@ -47,6 +47,7 @@ class PrometheusBackend(Destination):
     scrape_url: str | None = None
     # A subclass need not call __init__: what it would set has its default here.
     _config: PrometheusConfig = PrometheusConfig()
+    _configured: Mapping[str, InstrumentConfig] | None = None
     _resource: Resource | None = None
     _instruments: Instruments | None = None
     _provider: MeterProvider | None = None
@@ -57,11 +58,15 @@ class PrometheusBackend(Destination):
     _scrape_error: str = ""
 
     def __init__(
-        self, config: PrometheusConfig | Mapping[str, Any] | None = None, resource: Resource | None = None
+        self,
+        config: PrometheusConfig | Mapping[str, Any] | None = None,
+        resource: Resource | None = None,
+        instruments: Mapping[str, InstrumentConfig] | None = None,
     ) -> None:
         self._config = typed_options(PrometheusConfig, config, self.name)
         self.min_level = level_named(self._config.min_level, self.name)
         self._resource = resource
+        self._configured = instruments
         self.batch_size = self._config.batch_size
 
     def open(self) -> None:
@@ -76,7 +81,7 @@ class PrometheusBackend(Destination):
         provider = MeterProvider(
             [prometheus_reader(inner)], resource=self._resource or make_resource({}), shutdown_on_exit=False
         )
-        instruments = Instruments(provider, config.prefix, prometheus=True)
+        instruments = Instruments(provider, config.prefix, prometheus=True, configured=self._configured)
         if self.telemetry is not None:
             instruments.observe(self.telemetry)
         registry = CollectorRegistry()

@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from numbers import Real
 from typing import Any
 
+from ..config import LATENCY, InstrumentConfig
 from ..ledger import SELF_METRICS
 from ..record import InstrumentKind, LogRecord
 from .convert import clean, clean_text, scope_attributes
@@ -21,7 +23,6 @@ Telemetry = Callable[[], Iterable[tuple[str, float, Mapping[str, str]]]]
 """Reads the logger's own counters: name, value and attributes of each."""
 
 METER = "hft_otel"
-LATENCY = "latency"
 LATENCY_BUCKETS = (*(float(f"{step}e{power}") for power in range(-6, 1) for step in (1, 2.5, 5)), 10.0)
 """Upper bounds in seconds, from 1 us to 10 s."""
 
@@ -48,6 +49,8 @@ _SUFFIXES = {
     InstrumentKind.HISTOGRAM: ("", "_bucket", "_sum", "_count", "_created"),
 }
 
+_NOTHING_SAID = InstrumentConfig()
+
 _Key = tuple[str, InstrumentKind, str, tuple[str, ...]]
 _Recorder = Callable[[float, dict[str, Any]], str | None]
 
@@ -57,8 +60,9 @@ class Instruments:
 
     `prefix` is the configuration's (`hft_` gives `hft.<name>`). With `prometheus` the names and labels are made what
     Prometheus takes before anything is aggregated, so that two that would look the same there are the same here.
-    `buckets` gives upper bounds per metric name, for histograms other than the latency. Not for use from several
-    threads at a time; the provider's readers may collect meanwhile.
+    `configured` says by metric name or pattern what `metric()` is recorded on (see LogConfig.instruments); a counter
+    stays one, and is dropped as `kind_conflict` where the name is configured as another kind. Not for use from
+    several threads at a time; the provider's readers may collect meanwhile.
     """
 
     def __init__(
@@ -67,12 +71,13 @@ class Instruments:
         prefix: str = "hft_",
         *,
         prometheus: bool = False,
-        buckets: Mapping[str, Sequence[float]] | None = None,
+        configured: Mapping[str, InstrumentConfig] | None = None,
     ) -> None:
         self._provider = provider
         self._prefix = prefix.rstrip("_.") + "." if prefix.rstrip("_.") else ""
         self._prometheus = prometheus
-        self._buckets = buckets or {}
+        self._configured = dict(configured or {})
+        self._latency = self._configured.pop(LATENCY, _NOTHING_SAID)
         self._recorders: dict[_Key, _Recorder | str] = {}
         self._owners: dict[tuple[str, str], tuple[InstrumentKind, str]] = {}
         self._keys: dict[Any, str] = {}
@@ -137,15 +142,25 @@ class Instruments:
         if name == LATENCY and kind is InstrumentKind.HISTOGRAM and unit == "ms":
             made = self._make_latency(backends)
         else:
-            made = self._make(name, kind, unit, backends)
+            said = self._said(name)
+            if kind is InstrumentKind.GAUGE and said.kind is not None:
+                kind = InstrumentKind(said.kind)
+            if said.kind in (None, kind):
+                made = self._make(name, kind, said.unit or unit, backends, said.buckets, said.description)
+            else:
+                made = "kind_conflict"
         self._recorders[key] = made
         return made
 
+    def _said(self, name: str) -> InstrumentConfig:
+        """Return what the configuration says of a metric name; the first pattern that matches counts."""
+        found = (said for pattern, said in self._configured.items() if fnmatchcase(name, pattern))
+        return next(found, _NOTHING_SAID) if name != LATENCY else _NOTHING_SAID
+
     def _make_latency(self, backends: tuple[str, ...]) -> _Recorder | str:
-        kind = InstrumentKind.HISTOGRAM
-        made = self._make(
-            LATENCY, kind, "s", backends, buckets=LATENCY_BUCKETS, text="Duration of operations"
-        )
+        buckets = self._latency.buckets or LATENCY_BUCKETS
+        text = self._latency.description or "Duration of operations"
+        made = self._make(LATENCY, InstrumentKind.HISTOGRAM, "s", backends, buckets, text)
         if isinstance(made, str):
             return made
         return lambda value, attributes: made(value / 1000, attributes)
@@ -156,9 +171,8 @@ class Instruments:
         kind: InstrumentKind,
         unit: str,
         backends: tuple[str, ...],
-        *,
-        buckets: Sequence[float] | None = None,
-        text: str | None = None,
+        buckets: Sequence[float] = (),
+        text: str = "",
     ) -> _Recorder | str:
         full_name = self._full_name(name)
         if full_name is None:
@@ -175,9 +189,8 @@ class Instruments:
             return _counter(meter.create_counter(full_name, unit, description).add)
         if kind is InstrumentKind.UP_DOWN_COUNTER:
             return _finite(meter.create_up_down_counter(full_name, unit, description).add)
-        bounds = buckets or self._buckets.get(name)
         histogram = meter.create_histogram(
-            full_name, unit, description, explicit_bucket_boundaries_advisory=bounds
+            full_name, unit, description, explicit_bucket_boundaries_advisory=buckets or None
         )
         return _histogram(histogram.record)
 

@@ -63,6 +63,7 @@ PUBLIC = {
     "FlushReport",
     "HFTLogger",
     "HFTLoggerInterface",
+    "InstrumentConfig",
     "InstrumentKind",
     "JournalConfig",
     "LogBackend",

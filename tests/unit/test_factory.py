@@ -20,6 +20,7 @@ from hft_otel.config import (
     DatadogConfig,
     ElasticsearchConfig,
     FileConfig,
+    InstrumentConfig,
     JournalConfig,
     LogConfig,
     OtlpConfig,
@@ -145,6 +146,15 @@ def test_configurations_with_the_same_backend_and_other_rules_share_the_backend(
     assert two.force_flush()
     assert len(process.worker.outboxes) == 1
     assert len(lines()) == 3
+
+
+def test_configurations_with_instruments_in_another_order_are_not_equal() -> None:
+    rules = [{"backends": ["prometheus"]}]
+    backends = {"prometheus": PrometheusConfig(port=0)}
+    orders = {"*": InstrumentConfig("counter"), "x": InstrumentConfig("histogram")}
+    for instruments in (orders, dict(reversed(orders.items()))):
+        create("x", config(backends=backends, routing_rules=rules, instruments=instruments))
+    assert len(intake_module._process.pipelines) == 2  # type: ignore[union-attr]
 
 
 def test_the_configuration_is_a_snapshot() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from hft_otel.config import InstrumentConfig
 from hft_otel.otel.instruments import LATENCY_BUCKETS, MAX_INSTRUMENTS, Instruments, to_float
 from hft_otel.record import InstrumentKind
 from tests.unit.otlp_stand_in import latency, metric
@@ -98,7 +99,7 @@ def test_gauge_cannot_take_the_name_of_the_latency(metered: Metered) -> None:
 
 
 def test_histogram_takes_unit_and_buckets_of_the_configuration() -> None:
-    metered = Metered(buckets={"spread": [1.0, 2.0]})
+    metered = Metered(configured={"spread": InstrumentConfig(kind="histogram", buckets=[1.0, 2.0])})
     assert metered.record("spread", 1.5, HISTOGRAM, "bps") is None
     found = metered.collect()["hft.spread"]
     assert found.unit == "bps"
