@@ -51,11 +51,21 @@ check: $(READY) ## ruff, its formatter, and mypy --strict
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-parts: $(READY) ## build the real parts for the tests: Collector, Prometheus, Pushgateway (needs Go)
+parts: $(READY) ## build the real parts for the tests: Collector, Prometheus, Pushgateway, OpenSearch (needs Go)
 	@$(BIN)/python tools/parts.py all
 
-collector: $(READY) ## build the Collector only
+collector: $(READY) ## build the small Collector only, the one of the tests
 	@$(BIN)/python tools/parts.py collector
+
+collector-full: $(READY) ## build the full Collector, with Datadog and Elasticsearch (6 GB of memory)
+	@$(BIN)/python tools/parts.py collector-full
+
+opensearch: $(READY) ## bring OpenSearch for the tests (needs Java and Maven)
+	@$(BIN)/python tools/parts.py opensearch
+
+e2e: $(READY) ## end to end through real Collectors: files, Prometheus, the backends, failures (ARGS="-k kill")
+	@$(BIN)/python tools/parts.py all
+	@$(PYTEST) -v -s tests/real/test_pipeline*.py $(ARGS)
 
 prometheus: $(READY) ## build Prometheus, promtool and the Pushgateway only
 	@$(BIN)/python tools/parts.py prometheus
@@ -82,4 +92,4 @@ $(VENV)/.bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@touch $@
 
-.PHONY: help demo test test-fast bench bench-tail check parts collector prometheus clean clean-parts
+.PHONY: help demo test test-fast bench bench-tail check parts collector collector-full opensearch e2e prometheus clean clean-parts

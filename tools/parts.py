@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Bring the real parts that the tests run against: a Collector, Prometheus with promtool, and the Pushgateway.
+"""Bring the real parts that the tests run against: Collectors, Prometheus with promtool, Pushgateway, OpenSearch.
 
-    python tools/parts.py [collector | prometheus | pushgateway | all] [--where]
+    python tools/parts.py [collector | collector-full | prometheus | pushgateway | opensearch | all] [--where]
 
 Builds with Go what is missing, into the ignored folder .parts/bin, and says what it is doing; a second call finds
 everything in place. Prometheus, promtool and the Pushgateway are taken from PATH where they are installed (Debian has
 them); HFT_OTELCOL names a Collector to use instead of building one. --where only looks, and prints a path per program.
+`all` tries OpenSearch where Java and Maven are, and the full Collector where HFT_FULL_COLLECTOR=1 asks for it or, in
+CI, the machine is large enough; both may be missing without an error, since their tests are skipped with a line.
 
 Exit status: 0 everything is there, 1 a build failed, 2 wrong arguments, 3 something is not available here (no Go).
 Only the standard library is used, so this runs before anything is installed.
@@ -32,6 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PARTS = ROOT / ".parts"
 BIN = PARTS / "bin"
 MANIFEST = ROOT / "collector-config" / "builder-test.yaml"
+FULL_MANIFEST = ROOT / "collector-config" / "builder.yaml"
+OPENSEARCH = ROOT / "tools" / "opensearch"
 
 PROMETHEUS, PROMETHEUS_MODULE = "3.16.0", "v0.316.0"  # Go modules have their own number for version 3
 PUSHGATEWAY = "1.11.1"
@@ -40,6 +44,10 @@ MIN_GO = (1, 26)  # what the pinned modules ask for
 FETCHING_GO = (1, 21)  # from here on, Go fetches a newer toolchain by itself, unless GOTOOLCHAIN=local
 HEARTBEAT_SECONDS = 15.0
 LOG_TAIL_LINES = 25
+FULL_CORES, FULL_MEMORY_GB = 4, 10  # below this the full Collector would take CI's time, or its memory
+REFUSED = re.compile(
+    r"(\S+@v\S+): reading \S+: 403 Forbidden"
+)  # what Go says of a module that it is not given
 LOG_PREFIX = re.compile(r"^\S+\tINFO\t\S+\t")  # the builder's time, level and source line
 
 EXIT_OK, EXIT_FAILED, EXIT_UNAVAILABLE = 0, 1, 3
@@ -77,6 +85,8 @@ class Part:
     programs: tuple[Program, ...]
     build: Callable[[Part], None]
     recipe: Callable[[], str]
+    need: Callable[[], str]  # looks for the tool that builds it; UnavailableError where there is none
+    optional: Callable[[], str | None] | None = None  # for `all`: None to build it, else why it is left out
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
@@ -100,7 +110,7 @@ def cure(name: str) -> str:
     if program.variable and (given := os.environ.get(program.variable)):
         return f"{program.variable}={given} is not an executable file: correct or unset it"
     try:
-        _go()
+        part.need()
     except UnavailableError as reason:
         return str(reason)
     return f"run `make {_part_name(part)}` to build {name}"
@@ -132,7 +142,7 @@ def bring(name: str) -> None:
     for program in part.programs:
         if program.variable and os.environ.get(program.variable):
             raise UnavailableError(cure(program.name))
-    _go()
+    part.need()
     with _lock():
         if all(locate(p.name) for p in part.programs):  # another process built it meanwhile
             return
@@ -145,18 +155,71 @@ def bring(name: str) -> None:
 
 
 def _build_collector(part: Part) -> None:
-    version = _builder_version()
+    _build_with_ocb(part, "collector", MANIFEST, "2 to 6 minutes from nothing")
+
+
+def _build_full_collector(part: Part) -> None:
+    _build_with_ocb(part, "collector-full", FULL_MANIFEST, "6 minutes and more from nothing, 6 GB of memory")
+
+
+def _build_with_ocb(part: Part, part_name: str, manifest: Path, cost: str) -> None:
+    version = _builder_version(manifest)
     tools = PARTS / "tools" / version
-    output = PARTS / "build" / "collector"  # as the manifest says
+    output = PARTS / "build" / part_name  # as the manifest says
     output.mkdir(parents=True, exist_ok=True)
     if not (tools / "builder").exists():
         package = f"go.opentelemetry.io/collector/cmd/builder@{version}"
         command = [_go(), "install", "-v", "-trimpath", "-ldflags=-s -w", package]
-        _run("collector", f"ocb {version}, the Collector's builder", command, {"GOBIN": str(tools)})
-    command = [str(tools / "builder"), "--config", str(MANIFEST), "--verbose"]
-    _run("collector", "download and compile (2 to 6 minutes from nothing)", command)
+        _run(part_name, f"ocb {version}, the Collector's builder", command, {"GOBIN": str(tools)})
+    command = [str(tools / "builder"), "--config", str(manifest), "--verbose"]
+    _run(part_name, f"download and compile ({cost})", command)
     name = part.programs[0].name
     (output / name).replace(BIN / name)
+
+
+def _leave_out_full_collector() -> str | None:
+    wish = os.environ.get("HFT_FULL_COLLECTOR")
+    if wish is not None:
+        return None if wish == "1" else f"HFT_FULL_COLLECTOR={wish}"
+    cores, memory = os.cpu_count() or 1, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    if os.environ.get("CI") == "true" and cores >= FULL_CORES and memory >= FULL_MEMORY_GB:
+        return None
+    return (
+        f"it is built by itself only in CI on {FULL_CORES} cores and {FULL_MEMORY_GB} GB or more "
+        f"(here {cores} and {memory:.0f}); HFT_FULL_COLLECTOR=1 asks for it"
+    )
+
+
+def _build_opensearch(part: Part) -> None:
+    folder = PARTS / "opensearch"
+    shutil.rmtree(folder, ignore_errors=True)
+    _run("opensearch", "jars by Maven (half a minute from nothing)", [
+        _maven(), "-B", "-q", "-ntp", "-f", str(OPENSEARCH / "pom.xml"),
+        "dependency:copy-dependencies", f"-DoutputDirectory={folder / 'lib'}",
+    ])  # fmt: skip
+    shutil.copy(OPENSEARCH / "Launch.java", folder)
+    script = part.programs[0].built
+    script.write_text(
+        f"#!/bin/sh\nexec java -Xms512m -Xmx512m -cp '{folder}/lib/*' {folder}/Launch.java \"$@\"\n"
+    )
+    script.chmod(0o755)
+
+
+def _leave_out_opensearch() -> str | None:
+    try:
+        _maven()
+    except UnavailableError as reason:
+        return str(reason)
+    return None
+
+
+def _maven() -> str:
+    maven = shutil.which("mvn")
+    if maven is None or shutil.which("java") is None:
+        raise UnavailableError(
+            "Java 11 or newer (a JDK) and Maven are needed for OpenSearch, and are not here"
+        )
+    return maven
 
 
 def _build_prometheus(_: Part) -> None:
@@ -188,11 +251,11 @@ def _flags(version: str) -> list[str]:
     return ["-v", "-trimpath", "-buildvcs=false", f"-ldflags=-s -w {stamp}", f"-o={BIN}/"]
 
 
-def _builder_version() -> str:
-    found = re.search(r"collector/receiver/otlpreceiver (v[\w.-]+)", MANIFEST.read_text())
+def _builder_version(manifest: Path) -> str:
+    found = re.search(r"collector/receiver/otlpreceiver (v[\w.-]+)", manifest.read_text())
     if found is None:
         raise BuildError(
-            f"{MANIFEST.relative_to(ROOT)} names no otlpreceiver, whose version is the builder's"
+            f"{manifest.relative_to(ROOT)} names no otlpreceiver, whose version is the builder's"
         )
     return found[1]
 
@@ -229,12 +292,13 @@ def _run(
     log = PARTS / "log" / f"{part}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"} | dict(variables or {})
-    environment["PATH"] = os.pathsep.join([str(Path(_go()).parent), environment.get("PATH", "")])
+    environment["PATH"] = os.pathsep.join([environment.get("PATH", ""), "/usr/local/go/bin"])  # as _go looks
     _say(f"{part}: {step}")
     started = time.monotonic()
     with log.open("a") as output:
         output.write(f"\n$ {' '.join(command)}\n")
         output.flush()
+        start = output.tell()
         process = subprocess.Popen(
             ["nice", "-n", "10", *command], cwd=cwd, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
@@ -246,10 +310,20 @@ def _run(
             process.wait()
             raise
     if status != 0:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        said = log.read_bytes()[start:].decode(errors="replace")
+        if refused := refused_modules(said):
+            raise UnavailableError(
+                f"the Go module proxy refuses {', '.join(refused)}; HFT_OTELCOL can name a Collector that has them"
+            )
+        tail = "\n".join(said.splitlines()[-LOG_TAIL_LINES:])
         raise BuildError(
             f"{part}: `{step}` ended with status {status}; the end of {log.relative_to(ROOT)}:\n{tail}"
         )
+
+
+def refused_modules(said: str) -> list[str]:
+    """The modules that Go was refused, of what a build has said; a refusal is final, and no fault of the build."""
+    return sorted({module.rpartition("/")[2] for module in REFUSED.findall(said)})
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
@@ -285,16 +359,32 @@ def _say(line: str) -> None:
 COLLECTOR = Program("otelcol-hft-test", variable="HFT_OTELCOL")
 
 ALL: dict[str, Part] = {
-    "collector": Part((COLLECTOR,), _build_collector, MANIFEST.read_text),
+    "collector": Part((COLLECTOR,), _build_collector, MANIFEST.read_text, _go),
     "prometheus": Part(
         (Program("prometheus", on_path=("prometheus",)), Program("promtool", on_path=("promtool",))),
         _build_prometheus,
         lambda: PROMETHEUS,
+        _go,
     ),
     "pushgateway": Part(
         (Program("pushgateway", on_path=("prometheus-pushgateway", "pushgateway")),),
         _build_pushgateway,
         lambda: PUSHGATEWAY,
+        _go,
+    ),
+    "opensearch": Part(
+        (Program("opensearch"),),
+        _build_opensearch,
+        lambda: f"{PARTS}" + "".join((OPENSEARCH / file).read_text() for file in ("pom.xml", "Launch.java")),
+        _maven,
+        _leave_out_opensearch,
+    ),
+    "collector-full": Part(
+        (Program("otelcol-hft", variable="HFT_OTELCOL"),),
+        _build_full_collector,
+        FULL_MANIFEST.read_text,
+        _go,
+        _leave_out_full_collector,
     ),
 }
 PROGRAMS: dict[str, tuple[Part, Program]] = {
@@ -312,24 +402,36 @@ def main(arguments: list[str] | None = None) -> int:
         "--where", action="store_true", help="build nothing; print `program<TAB>path` per program"
     )
     options = parser.parse_args(arguments)
-    names = list(ALL) if options.part == "all" else [options.part]
+    everything = options.part == "all"
     status = EXIT_OK
-    if not options.where:
-        for name in names:
-            try:
-                bring(name)
-            except UnavailableError as reason:
-                _say(f"{name}: not available here. {reason}")
-                status = status or EXIT_UNAVAILABLE
-            except BuildError as error:
-                _say(str(error))
-                status = EXIT_FAILED
-    for program in (p for name in names for p in ALL[name].programs):
-        path = locate(program.name)
-        print(f"{program.name}\t{path or '-'}")
-        if path is None:
-            status = status or EXIT_UNAVAILABLE
+    for name in ALL if everything else [options.part]:
+        required = not (everything and ALL[name].optional)
+        found = EXIT_OK if options.where else _try(name, required)
+        for program in ALL[name].programs:
+            path = locate(program.name)
+            print(f"{program.name}\t{path or '-'}")
+            if path is None:
+                found = found or EXIT_UNAVAILABLE
+        if required:
+            status = found if found == EXIT_FAILED else status or found
     return status
+
+
+def _try(name: str, required: bool) -> int:
+    """Bring a part and return the exit status; an optional one may be left out, with the reason in a line."""
+    leave_out = None if required else ALL[name].optional
+    if leave_out and not all(locate(p.name) for p in ALL[name].programs) and (reason := leave_out()):
+        _say(f"{name}: left out, and its tests are skipped: {reason}")
+        return EXIT_UNAVAILABLE
+    try:
+        bring(name)
+    except UnavailableError as unavailable:
+        _say(f"{name}: not available here. {unavailable}")
+        return EXIT_UNAVAILABLE
+    except BuildError as error:
+        _say(str(error))
+        return EXIT_FAILED
+    return EXIT_OK
 
 
 if __name__ == "__main__":
