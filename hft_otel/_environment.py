@@ -108,7 +108,9 @@ def with_environment(config: LogConfig, environ: Mapping[str, str]) -> LogConfig
     backends: dict[str, BackendConfig] = {}
     for name, given in config.backends.items():
         backend = typed_backend(name, given, Place(config.source) / "backends" / name)
-        backends[name] = _with_otlp(backend, environ) if isinstance(backend, OtlpConfig) else backend
+        if isinstance(backend, OtlpConfig) and backend.via == "sdk":
+            backend = _with_otlp(backend, environ)
+        backends[name] = backend
     attributes = _pairs(
         "OTEL_RESOURCE_ATTRIBUTES", environ, strict=False
     )  # OpenTelemetry reads it too, and warns

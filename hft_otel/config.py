@@ -143,11 +143,13 @@ class ConsoleConfig(BackendConfig):
     stream: Annotated[str, OneOf(("stderr", "stdout"))] = "stderr"
     format: Annotated[str, OneOf(("text", "json"))] = "text"
     through: Annotated[str, OneOf(("direct", "stdlib"))] = "direct"
+    via: Via = "sdk"
+    """`collector`: the Collector prints it, in its `dev` profile only."""
 
 
 @dataclass(repr=False)
 class FileConfig(BackendConfig):
-    """A file of text lines or JSON lines, rotated by size."""
+    """A file of text lines or JSON lines, rotated by size; behind the Collector it holds OTLP as JSON lines."""
 
     file_path: str = "logs/app.log"
     format: Annotated[str, OneOf(("text", "json"))] = "text"
@@ -174,10 +176,15 @@ class PrometheusConfig(BackendConfig):
 
 @dataclass(repr=False)
 class OtlpConfig(BackendConfig):
-    """OTLP to a Collector; what is None here is taken from the standard OTEL_* variables."""
+    """OTLP to a Collector; what is None here is taken from the standard OTEL_* variables.
+
+    With `via: collector` it is the Collector that sends it on, to Jaeger, Tempo or whatever else takes OTLP.
+    """
 
     endpoint: str | None = None
     """Base URL; for HTTP the signal's path (`/v1/logs`...) is appended."""
+    audit_endpoint: str | None = None
+    """Where AUDIT goes instead, such as the Collector's port for audits; None: to `endpoint`."""
     protocol: Annotated[str, OneOf(("http/protobuf", "grpc"))] | None = None
     """`http/protobuf` or `grpc`."""
     headers: dict[str, str] = field(default_factory=dict)
@@ -195,6 +202,7 @@ class OtlpConfig(BackendConfig):
     max_batch: Count = 512
     retry_for: Annotated[float, Meta(ge=0, le=31_536_000)] = 300.0
     """Seconds to go on retrying a batch of TEXT or METRIC records; AUDIT is retried without end."""
+    via: Via = "sdk"
 
 
 @dataclass(repr=False)
@@ -203,7 +211,11 @@ class DatadogConfig(BackendConfig):
 
     api_key: str | None = None
     service: str = "hft-arbitrage"
+    """Of what comes without a service name; what has one keeps it."""
     tags: list[str] = field(default_factory=list)
+    site: str = "datadoghq.com"
+    hostname: str | None = None
+    """Of what comes without a host name; None: the Collector finds out its own."""
     via: Via = "collector"
 
 
@@ -213,6 +225,7 @@ class ElasticsearchConfig(BackendConfig):
 
     endpoint: str | None = None
     index: str | None = None
+    """Index of TEXT; AUDIT goes to the same name with `-audit`. None: OpenTelemetry's data streams."""
     api_key: str | None = None
     via: Via = "collector"
 

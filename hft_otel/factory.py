@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ._validation import KEEPS_AUDIT, TAKES, validate
+from ._validation import keeps_audit, takes, validate
 from ._yaml import with_environment  # its import also gives LogConfig what reads files
 from .config import (
     BackendConfig,
@@ -82,9 +82,9 @@ def backend_infos(config: LogConfig) -> list[BackendInfo]:
             infos.append(
                 BackendInfo(
                     name,
-                    TAKES.get(type(backend), frozenset(LogType)),
+                    takes(backend),
                     level_number(backend.min_level, LogLevel.DEBUG),
-                    isinstance(backend, KEEPS_AUDIT),
+                    keeps_audit(backend),
                 )
             )
     return infos
@@ -152,7 +152,11 @@ class _Process:
 
     def _live(self, config: LogConfig) -> dict[str, LogBackend]:
         enabled = {name: backend for name, backend in config.backends.items() if backend.enabled}
-        otlp = {name: part for name, part in enabled.items() if isinstance(part, OtlpConfig)}
+        otlp = {
+            name: part
+            for name, part in enabled.items()
+            if isinstance(part, OtlpConfig) and part.via == "sdk"
+        }
         live: dict[str, LogBackend] = {name: self._shared(name, part, config) for name, part in otlp.items()}
         group = next((backend for backend in live.values() if isinstance(backend, Group)), None)
         for name, backend in enabled.items():
@@ -160,7 +164,7 @@ class _Process:
                 if group is None:
                     cause = f"{config.source or 'config'}: logging.backends.{name}: via: collector needs the otlp backend"
                     raise ConfigError(f"{cause}; add `otlp: {{enabled: true}}` under backends")
-                live[name] = ViaCollector(name, group, TAKES.get(type(backend), frozenset(LogType)))
+                live[name] = ViaCollector(name, group, takes(backend))
             elif name not in live:
                 live[name] = self._shared(name, backend, config)
         return {name: live[name] for name in enabled}

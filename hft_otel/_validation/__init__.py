@@ -4,18 +4,18 @@ from .components import with_component
 from .place import Place
 from .typed import build_config, config_mapping, typed_backend
 from .values import Substituted, literal, mapping_at
-from .whole import KEEPS_AUDIT, TAKES, check, validate
+from .whole import check, keeps_audit, takes, validate
 
 __all__ = [
-    "KEEPS_AUDIT",
-    "TAKES",
     "Place",
     "Substituted",
     "build_config",
     "check",
     "config_mapping",
+    "keeps_audit",
     "literal",
     "mapping_at",
+    "takes",
     "typed_backend",
     "validate",
     "with_component",

@@ -30,7 +30,7 @@ from .rules import check_rules, targets
 from .typed import typed_backend
 from .values import check_fields, mapping_at
 
-__all__ = ["KEEPS_AUDIT", "TAKES", "check", "validate"]
+__all__ = ["check", "keeps_audit", "takes", "validate"]
 
 ALL = frozenset(LogType)
 TAKES: dict[type[BackendConfig], frozenset[LogType]] = {
@@ -45,6 +45,21 @@ TAKES: dict[type[BackendConfig], frozenset[LogType]] = {
 
 KEEPS_AUDIT = (FileConfig, ElasticsearchConfig, OtlpConfig)
 """Backends that get the AUDIT records that no rule names."""
+
+OF_SIGNAL = {"logs": {LogType.TEXT, LogType.AUDIT}, "metrics": {LogType.METRIC}, "traces": {LogType.AUDIT}}
+"""What of the log types travels as which signal."""
+
+
+def takes(backend: BackendConfig) -> frozenset[LogType]:
+    """Return the types that a backend can take."""
+    if isinstance(backend, OtlpConfig) and backend.via == "collector":
+        return frozenset[LogType]().union(*(OF_SIGNAL[signal] for signal in backend.signals))
+    return TAKES.get(type(backend), ALL)
+
+
+def keeps_audit(backend: BackendConfig) -> bool:
+    """Say whether a backend gets the AUDIT records that no rule names."""
+    return isinstance(backend, KEEPS_AUDIT) and LogType.AUDIT in takes(backend)
 
 
 def validate(config: LogConfig) -> list[str]:
@@ -105,10 +120,16 @@ def _check_backends(config: LogConfig, place: Place) -> dict[str, BackendConfig]
                 raise (here / "config" / "file_path").error(cause, "give each a file of its own")
             files[path] = name
     collected = [name for name, backend in typed.items() if backend.enabled and _via(backend) == "collector"]
-    otlp = any(isinstance(backend, OtlpConfig) and backend.enabled for backend in typed.values())
+    otlp = any(
+        isinstance(backend, OtlpConfig) and backend.enabled and backend.via == "sdk"
+        for backend in typed.values()
+    )
     if collected and not otlp:
         cause = "leaves through the Collector (via: collector), and no otlp backend is enabled to send there"
         raise (place / collected[0]).error(cause, "enable one: otlp: {enabled: true}, below backends:")
+    for name in collected:
+        if "," in name:  # the names travel in one attribute
+            raise (place / name).error("has a comma in its name", "take it out: the Collector routes by name")
     return typed
 
 
@@ -125,7 +146,7 @@ def _check_via(backend: BackendConfig, place: Place) -> None:
     if via == "collector" and isinstance(backend, (SlackConfig, WebhookConfig)):
         raise place.error(
             "it is served by this process only",
-            "leave via out; file, prometheus, datadog and elasticsearch know it",
+            "leave via out; console, file, prometheus, otlp, datadog and elasticsearch know it",
         )
 
 
@@ -144,10 +165,20 @@ def _need_url(backend: BackendConfig, key: str, place: Place) -> None:
 
 
 def _need_otlp(backend: BackendConfig, place: Place) -> None:
-    if isinstance(backend, OtlpConfig) and backend.endpoint is not None:
-        if backend.protocol == "grpc" and "://" not in backend.endpoint:
-            backend = replace(backend, endpoint=f"http://{backend.endpoint}")  # gRPC takes host:port
-        _need_url(backend, "endpoint", place)
+    if not isinstance(backend, OtlpConfig):
+        return
+    collected = backend.via == "collector"
+    for key in ("endpoint", "audit_endpoint"):
+        value = getattr(backend, key)
+        if value is None and not (collected and key == "endpoint"):
+            continue
+        if collected and key == "audit_endpoint":
+            raise (place / "config" / key).error(
+                "is for the way to the Collector only", "leave it out here; endpoint takes audits too"
+            )
+        if backend.protocol == "grpc" and value and "://" not in value:  # gRPC takes host:port
+            backend = replace(backend, **{key: f"http://{value}"})
+        _need_url(backend, key, place)
 
 
 def _need_file(backend: BackendConfig, place: Place) -> None:
@@ -176,10 +207,6 @@ _NEEDS: dict[type[BackendConfig], Callable[[BackendConfig, Place], None]] = {
 }
 
 
-def _takes(backend: BackendConfig) -> frozenset[LogType]:
-    return TAKES.get(type(backend), ALL)
-
-
 def _active(config: LogConfig) -> Iterator[tuple[str, Rule]]:
     for number, rule in enumerate(config.routing_rules, 1):
         compiled = Rule.compile(rule, number)
@@ -201,10 +228,10 @@ def _idle_rules(config: LogConfig) -> Iterator[str]:
             if ("min_level" in rule or "max_level" in rule) and LogType.TEXT not in compiled_types:
                 yield f"{label} states a level, which has no effect: levels apply to TEXT only"
         for name in targets(rule):
-            if compiled_types and not compiled_types & _takes(config.backends[name]):
+            if compiled_types and not compiled_types & takes(config.backends[name]):
                 wants = ", ".join(sorted(kind.value for kind in compiled_types))
-                takes = ", ".join(sorted(kind.value for kind in _takes(config.backends[name])))
-                yield f"{label} hands {wants} to backend {name}, which takes only {takes}"
+                those = ", ".join(sorted(kind.value for kind in takes(config.backends[name])))
+                yield f"{label} hands {wants} to backend {name}, which takes only {those}"
 
 
 def _idle_backends(config: LogConfig) -> Iterator[str]:
@@ -214,7 +241,7 @@ def _idle_backends(config: LogConfig) -> Iterator[str]:
             continue
         if name not in named:
             rest = (
-                "gets only AUDIT that no rule names" if isinstance(backend, KEEPS_AUDIT) else "gets nothing"
+                "gets only AUDIT that no rule names" if keeps_audit(backend) else "gets nothing"
             )
             yield f"backend {name} is enabled, and no rule for environment {config.environment} names it: it {rest}"
         if isinstance(backend, PrometheusConfig) and not backend.scrape and not backend.push_gateway:
@@ -223,11 +250,11 @@ def _idle_backends(config: LogConfig) -> Iterator[str]:
 
 def _lost_audit(config: LogConfig) -> Iterator[str]:
     enabled = {name: backend for name, backend in config.backends.items() if backend.enabled}
-    if any(isinstance(backend, KEEPS_AUDIT) for backend in enabled.values()):
+    if any(keeps_audit(backend) for backend in enabled.values()):
         return
     for _, rule in _active(config):
         if LogType.AUDIT in rule.log_types:
             for name in rule.backends:
-                if name in enabled and LogType.AUDIT in _takes(enabled[name]):
+                if name in enabled and LogType.AUDIT in takes(enabled[name]):
                     return
     yield "AUDIT goes nowhere: enable a file, elasticsearch or otlp backend"
