@@ -16,7 +16,6 @@ from .halving import Delivery, Interrupted
 from .pump import Pump, bounded
 
 if TYPE_CHECKING:  # the SDK loads when a destination is opened
-    from ..otel.convert import Converter
     from ..otel.instruments import Instruments
     from ..otel.sdk import MeterProvider, MetricReader, Resource
     from ..otel.transport import Outcome, Sender
@@ -51,16 +50,14 @@ class _ExporterDestination(Destination):
         self._sender_factory = sender_factory
         self._resource = resource
         self._sender: Sender | None = None
-        self._converter: Converter | None = None
+        self._converter: Any = None
         # What a batch that has to be retried has come to so far, by identity of the record; see `_retry_later`.
         self._settled: dict[int, tuple[LogRecord, Rejected | None]] = {}
 
     def open(self) -> None:
         """Build the exporter; connections are made by its first export."""
-        from ..otel.convert import Converter
-
         self._sender = self._sender_factory()
-        self._converter = Converter(self._resource)
+        self._converter = self._make_converter(self._resource)
 
     def deliver(self, batch: Sequence[LogRecord]) -> Sequence[Rejected]:
         """Export the records; one that the other side refuses is looked for by halving the batch."""
@@ -123,9 +120,15 @@ class _ExporterDestination(Destination):
             return Outcome(Verdict.REFUSED, "not_convertible", f"{type(error).__name__}: {error}")
         return self._sender.send(converted)
 
+    def _make_converter(self, resource: Resource) -> Any:
+        """Return what turns records into what the sender takes."""
+        from ..otel.convert import Converter
+
+        return Converter(resource)
+
     @abstractmethod
-    def _convert(self, converter: Converter, records: Sequence[LogRecord]) -> Sequence[Any]:
-        """Return what the exporter takes."""
+    def _convert(self, converter: Any, records: Sequence[LogRecord]) -> Any:
+        """Return what the sender takes."""
 
 
 class LogsDestination(_ExporterDestination):
@@ -133,7 +136,7 @@ class LogsDestination(_ExporterDestination):
 
     accepts: ClassVar[frozenset[LogType]] = frozenset({LogType.TEXT, LogType.AUDIT})
 
-    def _convert(self, converter: Converter, records: Sequence[LogRecord]) -> Sequence[Any]:
+    def _convert(self, converter: Any, records: Sequence[LogRecord]) -> Any:
         return converter.logs(records)
 
 
@@ -142,7 +145,7 @@ class SpansDestination(_ExporterDestination):
 
     accepts: ClassVar[frozenset[LogType]] = frozenset({LogType.AUDIT})
 
-    def _convert(self, converter: Converter, records: Sequence[LogRecord]) -> Sequence[Any]:
+    def _convert(self, converter: Any, records: Sequence[LogRecord]) -> Any:
         return converter.spans(records)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..config import ConfigError, InstrumentConfig, OtlpConfig
 from .base import Destination
@@ -21,6 +21,15 @@ SIGNALS = ("logs", "metrics", "traces")
 COMPRESSIONS = ("none", "gzip")
 LINGER = 0.1
 """Seconds to wait for a fuller request: one of 512 records costs a Collector a tenth of what 512 of one record cost."""
+
+
+class EncodedLogs(LogsDestination):
+    """Log records encoded by ourselves, for a sender that takes bytes."""
+
+    def _make_converter(self, resource: Resource) -> Any:
+        from ..otel.encode import LogsEncoder
+
+        return LogsEncoder(resource)
 
 
 def otlp_destinations(
@@ -41,9 +50,7 @@ def otlp_destinations(
         full_name = f"{name}.{signal}"
         destination: Destination
         if signal == "logs":
-            destination = LogsDestination(
-                build, name=full_name, resource=resource, max_batch=config.max_batch
-            )
+            destination = EncodedLogs(build, name=full_name, resource=resource, max_batch=config.max_batch)
             destination.linger = LINGER
         elif signal == "traces":
             destination = SpansDestination(

@@ -26,7 +26,18 @@ from .sdk import (
     log_record,
 )
 
-__all__ = ["BACKENDS_ATTRIBUTE", "Converter", "clean", "clean_attributes", "clean_text", "severity"]
+__all__ = [
+    "BACKENDS_ATTRIBUTE",
+    "Converter",
+    "clean",
+    "clean_attributes",
+    "clean_text",
+    "own_attributes",
+    "scope_attributes",
+    "severity",
+    "timestamp",
+    "trace_of",
+]
 
 BACKENDS_ATTRIBUTE = "hft.backends"
 """Scope attribute that tells the Collector which of its backends want what is inside, comma separated."""
@@ -188,36 +199,24 @@ class Converter:
         is_audit = record.log_type is LogType.AUDIT
         body = clean_text(record.message)
         return log_record(
-            timestamp=_timestamp(record),
+            timestamp=timestamp(record),
             observed=observed,
             severity=severity(record.level),
             severity_text=clean_text(record.level.name),
             body=body,
-            attributes=self._attributes(record),
+            attributes=_attributes(record),
             event_name=f"audit.{body}" if is_audit else None,
-            trace=_trace(record),
+            trace=trace_of(record),
             resource=self._resource,
             scope=self._scope(record),
         )
 
-    def _attributes(self, record: LogRecord) -> dict[str, Any]:
-        attributes = clean_attributes(record.context)
-        if (exception := record.exception) is not None:
-            attributes["exception.type"] = clean_text(exception.type)
-            attributes["exception.message"] = clean_text(exception.message)
-            attributes["exception.stacktrace"] = clean_text(exception.stacktrace)
-        if record.stack:
-            attributes["code.stacktrace"] = clean_text(record.stack)
-        if record.audit_id:
-            attributes["audit.id"] = clean_text(record.audit_id)
-        return attributes
-
     def _span(self, record: LogRecord) -> ReadableSpan:
-        when = _timestamp(record)
+        when = timestamp(record)
         name = f"audit.{clean_text(record.message)}"
-        attributes = self._attributes(record)
+        attributes = _attributes(record)
         own_trace_id, span_id = _span_ids(record)
-        trace = _trace(record)
+        trace = trace_of(record)
         parent = (
             SpanContext(trace[0], trace[1], is_remote=False, trace_flags=TraceFlags(trace[2]))
             if trace
@@ -259,15 +258,35 @@ def scope_attributes(backends: tuple[str, ...]) -> dict[str, str] | None:
     return {BACKENDS_ATTRIBUTE: clean_text(",".join(backends))} if backends else None
 
 
-def _timestamp(record: LogRecord) -> int:
+def own_attributes(record: LogRecord) -> dict[str, Any]:
+    """Return the attributes that a record has beside its context: what was raised, where, and who it is."""
+    attributes: dict[str, Any] = {}
+    if (exception := record.exception) is not None:
+        attributes["exception.type"] = clean_text(exception.type)
+        attributes["exception.message"] = clean_text(exception.message)
+        attributes["exception.stacktrace"] = clean_text(exception.stacktrace)
+    if record.stack:
+        attributes["code.stacktrace"] = clean_text(record.stack)
+    if record.audit_id:
+        attributes["audit.id"] = clean_text(record.audit_id)
+    return attributes
+
+
+def timestamp(record: LogRecord) -> int:
+    """Return the record's time as OTLP can carry it, in nanoseconds since the epoch."""
     return min(max(int(record.time_ns), 0), _INT64 - 1)
 
 
-def _trace(record: LogRecord) -> tuple[int, int, int] | None:
+def trace_of(record: LogRecord) -> tuple[int, int, int] | None:
+    """Return trace id, span id and flags where they are valid ones."""
     trace = record.trace
     if trace is None or not (0 < trace.trace_id < 1 << 128 and 0 < trace.span_id < 1 << 64):
         return None
     return (trace.trace_id, trace.span_id, trace.trace_flags & 0xFF)
+
+
+def _attributes(record: LogRecord) -> dict[str, Any]:
+    return clean_attributes(record.context) | own_attributes(record)
 
 
 def _span_ids(record: LogRecord) -> tuple[int, int]:

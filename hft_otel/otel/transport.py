@@ -103,18 +103,19 @@ class Foreign:
 
 
 class Checked:
-    """A stock OTLP exporter whose connection leaves the true outcome in `inbox`."""
+    """A stock OTLP exporter whose connection leaves the true outcome in `inbox`; log records come as encoded bytes."""
 
-    def __init__(self, exporter: Any, inbox: list[Outcome]) -> None:
+    def __init__(self, exporter: Any, inbox: list[Outcome], export: Callable[[Any], object]) -> None:
         self.exporter = exporter
         self._inbox = inbox
+        self._export = export
 
     def send(self, batch: Any) -> Outcome:
         """Export and say what became of it; never raises."""
         self._inbox.clear()
         try:
             with exporting():
-                self.exporter.export(batch)
+                self._export(batch)
         except Exception as error:  # noqa: BLE001  # our own stop sign, or what the encoder raised
             if not self._inbox:
                 return Outcome(Verdict.REFUSED, "not_encodable", _describe(error))
@@ -174,7 +175,18 @@ def _http_sender(signal: str, options: OtlpOptions) -> Checked:
         compression=None if options.compression == "none" else Compression(options.compression),
         session=_checked_session(signal, inbox.append),
     )
-    return Checked(exporter, inbox)
+    return Checked(exporter, inbox, encoded_export(exporter) if signal == "logs" else exporter.export)
+
+
+def encoded_export(exporter: Any) -> Callable[[bytes], None]:
+    """Return the stock exporter's way out for a request that is encoded already, with its limit on the size."""
+
+    def export(request: bytes) -> None:
+        if 0 < exporter._max_request_size < len(request):
+            raise ValueError(f"a request of {len(request)} bytes is over {exporter._max_request_size}")
+        exporter._client.export(request)
+
+    return export
 
 
 def http_endpoint(base: str | None, signal: str) -> str | None:
@@ -254,7 +266,7 @@ def _partial_success(signal: str, body: bytes) -> Outcome:
         return DELIVERED
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # upstream has no stubs
 
-    message = _response_type(signal)()
+    message = _message_type(signal, "Response")()
     try:
         message.ParseFromString(body)
     except DecodeError:  # a 2xx is a 2xx, whatever a proxy wrote below it
@@ -272,10 +284,10 @@ def _partial(signal: str, response: Any) -> Outcome:
     )
 
 
-def _response_type(signal: str) -> Any:
+def _message_type(signal: str, what: str) -> Any:
     service = "trace" if signal == "traces" else signal
     module = import_module(f"opentelemetry.proto.collector.{service}.v1.{service}_service_pb2")
-    return getattr(module, f"Export{service.capitalize()}ServiceResponse")
+    return getattr(module, f"Export{service.capitalize()}Service{what}")
 
 
 # --- gRPC ---------------------------------------------------------------------------------------------------------
@@ -304,7 +316,9 @@ def _grpc_sender(signal: str, options: OtlpOptions) -> Checked:
         channel_options=_CHANNEL_OPTIONS,
     )
     exporter._client = _CheckedStub(exporter._client, signal, inbox.append)
-    return Checked(exporter, inbox)
+    if signal == "logs":
+        exporter._translate_data = _message_type(signal, "Request").FromString
+    return Checked(exporter, inbox, exporter.export)
 
 
 def _read(path: str | None) -> bytes | None:

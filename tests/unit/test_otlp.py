@@ -318,7 +318,7 @@ def test_open_variables_fill_what_the_configuration_leaves_open(
 def test_batch_that_cannot_be_encoded_is_refused_without_being_sent(
     receiver: Receiver, opened: Any, protocol: str
 ) -> None:
-    outcome = opened("logs", receiver.endpoint, protocol=protocol)._sender.send(["no log record"])
+    outcome = opened("traces", receiver.endpoint, protocol=protocol)._sender.send(["no span"])
     assert (outcome.verdict, outcome.reason) == (Verdict.REFUSED, "not_encodable")
     assert receiver.requests == []
 
