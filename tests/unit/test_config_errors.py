@@ -57,7 +57,7 @@ def rule(**options: Any) -> dict[str, Any]:
         (backend("a", type="fil"), "backends.a.type", 'unknown type "fil"', "did you mean file?"),
         (backend("file", config={"max_size": 1}), "backends.file.config.max_size", "unknown key", "did you mean max_size_mb?"),
         (backend("file", max_size=1), "backends.file.max_size", "unknown key", "did you mean max_size_mb?"),
-        (backend("otlp", via="sdk"), "backends.otlp.via", "unknown key", "valid are enabled"),
+        (backend("otlp", sent="sdk"), "backends.otlp.sent", "unknown key", "valid are enabled"),
         (backend("m", **{"class": "a:B", "port": 1}), "backends.m.port", "unknown key", "the class's own stand in config:"),
         ({"journal": {"foldr": "x"}}, "journal.foldr", "unknown key", "did you mean folder?"),
         ({"components": {"p": {"contxt": {}}}}, "components.p.contxt", "unknown key", "did you mean context?"),
