@@ -54,9 +54,10 @@ records = st.builds(
 
 
 def meaning(request: ExportLogsServiceRequest) -> bytes:
-    """The request without what differs by the moment of encoding, in one form."""
+    """The request in one form: without the moment of encoding, attributes by name."""
     for record in log_records(request):
         record.observed_time_unix_nano = 0
+        record.attributes.sort(key=lambda attribute: attribute.key)
     return bytes(request.SerializeToString(deterministic=True))
 
 
