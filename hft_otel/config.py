@@ -234,6 +234,7 @@ class ElasticsearchConfig(BackendConfig):
 class SlackConfig(BackendConfig):
     """Messages to a Slack incoming webhook."""
 
+    min_level: Level = "CRITICAL"
     webhook_url: str | None = None
     rate_limit_per_minute: Count = 30
     timeout: Seconds = 5.0

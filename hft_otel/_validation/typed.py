@@ -73,6 +73,8 @@ def typed_backend(name: str, backend: BackendConfig, place: Place) -> BackendCon
         return backend
     mapping = backend_mapping(name, backend)
     mapping["config"] |= backend.config
+    if kind is BackendConfig and backend.min_level == BackendConfig.min_level:
+        del mapping["min_level"]  # nothing was said: the kind has a default of its own
     return build_backend(name, mapping, place, None if kind is BackendConfig else kind)
 
 

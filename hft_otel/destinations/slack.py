@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from ..config import ConfigError, SlackConfig
-from ..record import LogLevel, LogRecord, LogType
+from ..record import LogRecord, LogType
 from ._http import HttpDestination
 from ._options import level_named, typed_options
 from ._text import context_of, render
@@ -21,10 +21,7 @@ _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
 class SlackBackend(HttpDestination):
-    """Messages for people: TEXT at CRITICAL and above, and the AUDIT events that a rule sends here.
-
-    `min_level` left at DEBUG means CRITICAL, as in the plan; any other level counts as it is, NOTSET takes all.
-    """
+    """Messages for people: TEXT from `min_level` up, by default CRITICAL, and the AUDIT events that a rule sends here."""
 
     accepts: ClassVar[frozenset[LogType]] = frozenset({LogType.TEXT, LogType.AUDIT})
     max_batch: int = 1
@@ -37,11 +34,6 @@ class SlackBackend(HttpDestination):
         limit = options.rate_limit_per_minute
         super().__init__(options.webhook_url, {}, options.timeout, limit, "slack.webhook_url")
         self.min_level = level_named(options.min_level, "slack")
-
-    def should_handle(self, record: LogRecord) -> bool:
-        if record.log_type is LogType.TEXT and self.min_level is LogLevel.DEBUG:
-            return record.level >= LogLevel.CRITICAL
-        return super().should_handle(record)
 
     def body(self, records: Sequence[LogRecord]) -> bytes:
         text = b"".join(render(_message, records, _message)).decode().strip()

@@ -6,9 +6,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from hft_otel.config import ConfigError, SlackConfig
+from hft_otel._yaml import with_environment
+from hft_otel.config import BackendConfig, ConfigError, LogConfig, SlackConfig
 from hft_otel.destinations.base import RetryLater
 from hft_otel.destinations.slack import SlackBackend
+from hft_otel.factory import LoggerFactory
 from hft_otel.record import CapturedException, LogLevel, LogRecord, LogType
 
 SECRET = "T000/B000/XXXXXXXX"
@@ -112,25 +114,36 @@ def test_record_that_cannot_be_formatted_still_arrives(slack, backend):
 
 
 @pytest.mark.parametrize(
-    ("min_level", "lowest"),
+    ("options", "lowest"),
     [
-        ("DEBUG", LogLevel.CRITICAL),
-        ("INFO", LogLevel.INFO),
-        ("ERROR", LogLevel.ERROR),
-        ("NOTSET", LogLevel.DEBUG),
+        ({}, LogLevel.CRITICAL),
+        ({"min_level": "DEBUG"}, LogLevel.DEBUG),
+        ({"min_level": "INFO"}, LogLevel.INFO),
+        ({"min_level": "ERROR"}, LogLevel.ERROR),
+        ({"min_level": "NOTSET"}, LogLevel.DEBUG),
     ],
 )
-def test_default_level_is_critical_and_any_other_counts(min_level, lowest):
-    backend = SlackBackend({"webhook_url": "https://hooks/x", "min_level": min_level})
+def test_default_level_is_critical_and_any_other_counts(options, lowest):
+    backend = SlackBackend({"webhook_url": "https://hooks/x", **options})
     assert [level for level in LogLevel if backend.should_handle(text(level=level))] == [
         level for level in LogLevel if level >= lowest
     ]
 
 
-def test_default_level_holds_when_the_level_is_set_from_outside():
-    backend = SlackBackend({"webhook_url": "https://hooks/x"})
-    backend.min_level = LogLevel.DEBUG
-    assert not backend.should_handle(text(level=LogLevel.ERROR))
+@pytest.mark.parametrize(
+    ("slack", "lowest"),
+    [
+        (SlackConfig(webhook_url="https://hooks/x"), LogLevel.CRITICAL),
+        (BackendConfig(config={"webhook_url": "https://hooks/x"}), LogLevel.CRITICAL),
+        (BackendConfig(min_level="ERROR", config={"webhook_url": "https://hooks/x"}), LogLevel.ERROR),
+    ],
+)
+def test_route_table_knows_the_default_level(slack, lowest):
+    rules = [{"log_types": ["TEXT"], "backends": ["slack"]}]
+    config = with_environment(LogConfig(backends={"slack": slack}, routing_rules=rules), {})
+    router = LoggerFactory._create_router(config, LoggerFactory._create_backends(config))
+    assert not router.get_backends(text(level=LogLevel(lowest - 10)))
+    assert len(router.get_backends(text(level=lowest))) == 1
 
 
 def test_takes_audits_and_no_measurements():
