@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .._validation import with_component
+from .._validation import Place, with_component
 from ..config import LogConfig
 from ..factory import backend_infos
 from ..record import LogLevel, LogRecord, LogType
@@ -16,7 +16,15 @@ __all__ = ["load", "route_table", "sample"]
 def load(file: Path, component: str | None) -> LogConfig:
     """Return the configuration of the file, with one component's overrides where one is named."""
     config = LogConfig.from_yaml(file)
-    return config if component is None else with_component(config, component)
+    if component is None:
+        return config
+    if (
+        component not in config.components
+    ):  # create_logger gives one that is not named the base; here it is a typo
+        raise Place(config.source, ("logging", "components")).unknown(
+            "component", component, config.components
+        )
+    return with_component(config, component)
 
 
 def route_table(config: LogConfig) -> RouteTable:

@@ -218,6 +218,24 @@ def test_wrong_usage_ends_with_2(tmp_path: Path, arguments: tuple[str | Path, ..
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("command", ["check", "explain"])
+def test_component_that_the_file_lacks_ends_with_2_and_the_known_names(tmp_path: Path, command: str) -> None:
+    text = """
+    logging:
+      backends: {console: {enabled: true}}
+      routing_rules: [{name: a, backends: [console]}]
+      components: {parser: {min_level: ERROR}, engine: {}}
+    """
+    file = written(tmp_path, text)
+    assert cli(tmp_path, command, file, "--component", "engine").status == 0
+    ended = cli(tmp_path, command, file, "--component", "parsr")
+    assert (ended.status, ended.stdout) == (2, "")
+    assert 'logging.components\n  cause: unknown component "parsr"\n' in ended.stderr
+    assert "did you mean parser? valid are parser, engine" in ended.stderr
+    bare = written(tmp_path, "logging: {backends: {console: {enabled: true}}}")
+    assert "there are none to choose from" in cli(tmp_path, command, bare, "--component", "x").stderr
+
+
 def test_help_teaches_the_three_commands(tmp_path: Path) -> None:
     ended = cli(tmp_path, "--help")
     assert (ended.status, ended.stderr) == (0, "")
