@@ -26,7 +26,7 @@ from .arguments import (
 )
 from .interfaces import HFTLoggerInterface, LogBackend
 from .lanes.capture import cut, message_text, plain, plain_context
-from .lanes.frames import AUDIT, COUNTER, GAUGE, LATENCY, encode, seal_audit
+from .lanes.frames import AUDIT, COUNTER, GAUGE, LATENCY, UNSAID, encode, seal_audit
 from .lanes.intake import Intake, Pipeline, Router, process_intake
 from .lanes.room import ClosedRoom, Room
 from .ledger import FlushReport
@@ -147,7 +147,7 @@ class HFTLogger(HFTLoggerInterface):
 
     metric = _metric_method(GAUGE, "metric", MISSING)
     counter = _metric_method(
-        COUNTER, "counter", None
+        COUNTER, "counter", UNSAID
     )  # one, unless `value=` is among the tags; see Unpacker.metric
     latency = _metric_method(LATENCY, "latency", MISSING)
 
@@ -325,7 +325,8 @@ class HFTLogger(HFTLoggerInterface):
             name = tags.pop("operation" if kind == LATENCY and "operation" in tags else "name", "")
         if value is MISSING:
             value = tags.pop("duration_ms" if kind == LATENCY and "duration_ms" in tags else "value", None)
-        name, value, tags = cut(message_text(name), 256), plain(value, 64), plain_context(tags, 256)
+        value = value if value is UNSAID else plain(value, 64)
+        name, tags = cut(message_text(name), 256), plain_context(tags, 256)
         self._metric.put(
             encode(encode((time_ns(), self._head(kind), name, value, tags, trace_and_scope()[1])))
         )

@@ -13,6 +13,7 @@ from .lanes.frames import (
     COUNTER,
     GAUGE,
     LATENCY,
+    UNSAID,
     AuditBody,
     Head,
     MetricBody,
@@ -82,7 +83,7 @@ class Unpacker:
         head = self._head(body.head)
         redactor = self._redactor_of(head.pipeline)
         tags, value = body.tags, body.value
-        if value is None and head.level == COUNTER:
+        if head.level == COUNTER and value == UNSAID:
             value = tags.pop("value", 1)
         if "tags" in tags:
             tags = _merge_tags(tags)

@@ -15,6 +15,7 @@ from .capture import text
 from .exceptions import PackedException
 
 __all__ = [
+    "UNSAID",
     "AuditBody",
     "Head",
     "MetricBody",
@@ -31,6 +32,10 @@ encode = msgspec.msgpack.Encoder().encode
 
 GAUGE, COUNTER, LATENCY, AUDIT = 0, 1, 2, 3
 """What stands for the level in heads that are not of text."""
+
+
+UNSAID = msgspec.msgpack.Ext(1, b"")
+"""The value of a counter call that gave none: packed like any, and like none that a caller has."""
 
 
 class Head(msgspec.Struct, array_like=True, frozen=True):

@@ -24,9 +24,11 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from opentelemetry.sdk.metrics import MeterProvider
 
 from hft_otel.lanes.intake import Sizes
 from hft_otel.logger import HFTLogger
+from hft_otel.otel.instruments import Instruments
 from hft_otel.record import LogType
 from tests.unit.capture_support import SMALL, Process, python
 
@@ -268,6 +270,22 @@ def test_keyword_forms_of_the_plan_s_parameters_work(process: Process, log: HFTL
     ]
     [audit] = process.backend.of(LogType.AUDIT)
     assert (audit.message, audit.context) == ("trade", {"order": 1})
+
+
+def test_a_counter_adds_one_only_where_no_value_is_given(process: Process, log: HFTLogger) -> None:
+    log.counter("given", None)
+    log.counter("given", value=None)
+    log.counter("given", None, value="a tag")
+    log.counter("not given")
+    log.counter("not given", k=object())  # packed the guarded way
+    log.counter("given", None, k=object())
+    log.counter("given", msgspec.msgpack.Ext(7, b"mine"))
+    found = [(r.metric_name, r.metric_value) for r in process.records(LogType.METRIC)]
+    assert found[:6] == [("given", None)] * 3 + [("not given", 1)] * 2 + [("given", None)]
+    assert found[6][1] != 1
+    instruments = Instruments(MeterProvider(shutdown_on_exit=False), "hft_")
+    reasons = [instruments.record(record) for record in process.backend.of(LogType.METRIC)]
+    assert reasons == ["not_a_number"] * 3 + [None] * 2 + ["not_a_number"] * 2
 
 
 def test_calls_with_nothing_at_all_are_counted(process: Process, log: HFTLogger) -> None:

@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hft_otel.lanes.exceptions import capture_exception
-from hft_otel.lanes.frames import AUDIT, COUNTER, GAUGE, LATENCY, encode, readable, seal_audit, unseal_audit
+from hft_otel.lanes.frames import (
+    AUDIT,
+    COUNTER,
+    GAUGE,
+    LATENCY,
+    UNSAID,
+    encode,
+    readable,
+    seal_audit,
+    unseal_audit,
+)
 from hft_otel.record import InstrumentKind, LogLevel, LogType, TraceIds
 from hft_otel.redaction import Redactor
 from hft_otel.unpack import _HEAD_CACHE, Unpacker
@@ -101,8 +111,9 @@ def test_each_pipeline_has_its_own_redactor(unpacker: Unpacker) -> None:
     [
         (GAUGE, ("depth", 5, {"side": "bid"}), "depth", 5, {"side": "bid"}, InstrumentKind.GAUGE, ""),
         (GAUGE, ("depth", 5, {"value": 1}), "depth", 5, {"value": 1}, InstrumentKind.GAUGE, ""),
-        (COUNTER, ("n", None, {}), "n", 1, {}, InstrumentKind.COUNTER, ""),
-        (COUNTER, ("n", None, {"value": 3, "k": 1}), "n", 3, {"k": 1}, InstrumentKind.COUNTER, ""),
+        (COUNTER, ("n", UNSAID, {}), "n", 1, {}, InstrumentKind.COUNTER, ""),
+        (COUNTER, ("n", UNSAID, {"value": 3, "k": 1}), "n", 3, {"k": 1}, InstrumentKind.COUNTER, ""),
+        (COUNTER, ("n", None, {"value": 3}), "n", None, {"value": 3}, InstrumentKind.COUNTER, ""),
         (COUNTER, ("n", 2, {"value": 3}), "n", 2, {"value": 3}, InstrumentKind.COUNTER, ""),
         (
             LATENCY,
