@@ -150,13 +150,14 @@ def _check_via(backend: BackendConfig, place: Place) -> None:
         )
 
 
-def _need_url(backend: BackendConfig, key: str, place: Place) -> None:
+def _need_url(backend: BackendConfig, key: str, place: Place, *, scheme: str = "") -> None:
+    """Raise ConfigError where an option is no URL; one that has no scheme gets that one."""
     value = getattr(backend, key)
     here = place / "config" / key
     if not value:
         raise here.error("is missing, and the backend is enabled", f"set {key}, or enabled: false")
     try:
-        url = urlsplit(value)
+        url = urlsplit(value if "://" in value else scheme + value)
         valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port >= 0)
     except ValueError:  # a port that is none
         valid = False
@@ -176,9 +177,7 @@ def _need_otlp(backend: BackendConfig, place: Place) -> None:
             raise (place / "config" / key).error(
                 "is for the way to the Collector only", "leave it out here; endpoint takes audits too"
             )
-        if backend.protocol == "grpc" and value and "://" not in value:  # gRPC takes host:port
-            backend = replace(backend, **{key: f"http://{value}"})
-        _need_url(backend, key, place)
+        _need_url(backend, key, place, scheme="http://" if backend.protocol == "grpc" else "")
 
 
 def _need_file(backend: BackendConfig, place: Place) -> None:
@@ -236,13 +235,12 @@ def _idle_rules(config: LogConfig) -> Iterator[str]:
 
 def _idle_backends(config: LogConfig) -> Iterator[str]:
     named = {name for _, rule in _active(config) for name in rule.backends}
+    collected = any(each.enabled and _via(each) == "collector" for each in config.backends.values())
     for name, backend in config.backends.items():
         if not backend.enabled:
             continue
         if name not in named:
-            rest = (
-                "gets only AUDIT that no rule names" if keeps_audit(backend) else "gets nothing"
-            )
+            rest = "gets only AUDIT that no rule names" if keeps_audit(backend) else "gets nothing"
             yield f"backend {name} is enabled, and no rule for environment {config.environment} names it: it {rest}"
         if isinstance(backend, PrometheusConfig) and not backend.scrape and not backend.push_gateway:
             yield f"backend {name} is neither scraped nor pushed: set scrape: true or push_gateway"

@@ -37,6 +37,7 @@ def app() -> None:
     hft-otel demo                          an arbitrage system over replayed market data, fully logged
     hft-otel check config/logging.yaml     is it valid, what does it mean, what goes where
     hft-otel explain config/logging.yaml --type TEXT --level ERROR --logger parser.mexc
+    hft-otel collector render config/logging.yaml      the Collector's configuration, from the same file
 
     Exit status: 0 fine, 1 the command found something wrong, 2 wrong usage or configuration.
     """
@@ -74,6 +75,50 @@ def explain(
     from .explain import run
 
     raise SystemExit(run(file, component, log_type.upper(), level, logger, context))
+
+
+@app.group()
+def collector() -> None:
+    """Make the Collector's configuration of a logging.yaml: its backends with `via: collector`, and its rules."""
+
+
+_PROFILE = click.option(
+    "--profile",
+    type=click.Choice(["dev", "agent", "gateway"]),
+    help="One Collector for all, that of a trading host, or the one behind it; by default as the environment is.",
+)
+_EVERY_TYPE = click.option(
+    "--every-type",
+    is_flag=True,
+    help="Pipelines also for what no rule sends there: for a router made in Python.",
+)
+
+
+@collector.command("render")
+@_FILE
+@_PROFILE
+@_EVERY_TYPE
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file instead.")
+def collector_render(file: Path, profile: str | None, every_type: bool, output: Path | None) -> None:
+    """Print the Collector's configuration for FILE; secrets stay variables of the environment."""
+    from .collector import run_render
+
+    raise SystemExit(run_render(file, profile, output, every_type=every_type))
+
+
+@collector.command("validate")
+@_FILE
+@_PROFILE
+@_EVERY_TYPE
+@click.option("--otelcol", type=click.Path(path_type=Path), metavar="PATH", help="The Collector to ask.")
+def collector_validate(file: Path, profile: str | None, every_type: bool, otelcol: Path | None) -> None:
+    """Render FILE and let a real Collector validate it.
+
+    HFT_OTELCOL names the Collector; without it, otelcol-contrib or otelcol on the PATH, or what `make collector` built.
+    """
+    from .collector import run_validate
+
+    raise SystemExit(run_validate(file, profile, otelcol, every_type=every_type))
 
 
 @app.command()

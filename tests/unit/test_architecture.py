@@ -44,6 +44,7 @@ ORDER = (
     "_environment",
     "_yaml",
     "factory",
+    "collector",
     "cli",
 )
 """From the ground up; a name stands for a module or for a folder, whose modules may import each other without a cycle."""

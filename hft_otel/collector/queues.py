@@ -1,0 +1,29 @@
+"""Sending queues of exporters: what may wait, where, and for how long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["STORAGE", "audit_queue", "bulk_queue"]
+
+STORAGE = "file_storage"
+
+
+def bulk_queue() -> dict[str, Any]:
+    """Return a queue in memory that is bounded: what does not fit is refused, and counted by the exporter."""
+    return {
+        "sizer": "items",
+        "queue_size": 100_000,
+        "batch": {"flush_timeout": "200ms", "min_size": 512, "max_size": 8192},
+    }
+
+
+def audit_queue() -> dict[str, Any]:
+    """Return a queue on disk that makes the sender wait rather than refuse."""
+    return {
+        "storage": STORAGE,
+        "block_on_overflow": True,
+        "sizer": "items",
+        "queue_size": 1_000_000,
+        "batch": {"flush_timeout": "200ms", "min_size": 256, "max_size": 1024},
+    }
