@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import msgspec
-
+from ._canonical import canonical
 from ._validation import keeps_audit, takes, validate
 from ._yaml import with_environment  # its import also gives LogConfig what reads files
 from .config import (
@@ -123,7 +122,7 @@ class _Process:
     def logger(self, name: str, config: LogConfig) -> HFTLogger:
         """Return a logger of the pipeline for this configuration, which is built at its first use."""
         with self._lock:
-            key = _canonical([config, list(config.instruments)])  # whose order counts
+            key = canonical([config, list(config.instruments)])  # whose order counts
             wired = self._wired.get(key)
             if wired is None:
                 for warning in validate(config):
@@ -153,9 +152,7 @@ class _Process:
     def _live(self, config: LogConfig) -> dict[str, LogBackend]:
         enabled = {name: backend for name, backend in config.backends.items() if backend.enabled}
         otlp = {
-            name: part
-            for name, part in enabled.items()
-            if isinstance(part, OtlpConfig) and part.via == "sdk"
+            name: part for name, part in enabled.items() if isinstance(part, OtlpConfig) and part.via == "sdk"
         }
         live: dict[str, LogBackend] = {name: self._shared(name, part, config) for name, part in otlp.items()}
         group = next((backend for backend in live.values() if isinstance(backend, Group)), None)
@@ -170,11 +167,11 @@ class _Process:
         return {name: live[name] for name in enabled}
 
     def _shared(self, name: str, backend: BackendConfig, config: LogConfig) -> LogBackend:
-        options = _canonical(replace(backend, enabled=True))
+        options = canonical(replace(backend, enabled=True))
         belongs = {"environment": config.environment, **config.global_context}  # see _resource
-        resource = _canonical(belongs) if isinstance(backend, (OtlpConfig, CustomConfig)) else b""
+        resource = canonical(belongs) if isinstance(backend, (OtlpConfig, CustomConfig)) else b""
         if isinstance(backend, (PrometheusConfig, OtlpConfig, CustomConfig)):
-            resource += _canonical(list(config.instruments.items()))  # in their order, which counts
+            resource += canonical(list(config.instruments.items()))  # in their order, which counts
         key = (type(backend).__name__, options + resource)
         self._claim(name, backend, key, config)
         if key not in self._built:
@@ -295,11 +292,6 @@ def _resource(config: LogConfig) -> Any:
     from .otel.sdk import make_resource
 
     return make_resource({"deployment.environment.name": config.environment, **config.global_context})
-
-
-def _canonical(value: object) -> bytes:
-    """Return the value as bytes that are equal for equal values."""
-    return msgspec.json.encode(msgspec.to_builtins(value, enc_hook=repr, order="sorted"), order="sorted")
 
 
 def _last_words(report: FlushReport, timeout: float) -> str:

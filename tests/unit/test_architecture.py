@@ -43,6 +43,7 @@ ORDER = (
     "_validation",
     "_environment",
     "_yaml",
+    "_canonical",
     "factory",
     "collector",
     "cli",

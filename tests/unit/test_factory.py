@@ -306,6 +306,17 @@ class TestABackendOfTheUsers:
         assert logger.force_flush().delivered == 1
         assert Mine.made == 1
 
+    def test_is_shared_by_equal_configurations_that_hold_objects(self) -> None:
+        class Session:
+            def __init__(self, desk: str) -> None:
+                self.desk = desk
+
+        rules = [{"backends": ["mine"]}]
+        for desk in ("arb", "arb", "fx"):
+            backends = {"mine": custom("Mine", session=Session(desk), limits={1: Session(desk)})}
+            create("x", config(backends=backends, routing_rules=rules))
+        assert Mine.made == 2
+
     def test_has_the_min_level_that_the_configuration_says(self) -> None:
         backends = {"mine": replace(custom("Mine"), min_level="ERROR")}
         logger = create("x", config(backends=backends, routing_rules=[{"backends": ["mine"]}]))
