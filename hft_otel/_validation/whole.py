@@ -239,7 +239,8 @@ def _idle_backends(config: LogConfig) -> Iterator[str]:
     for name, backend in config.backends.items():
         if not backend.enabled:
             continue
-        if name not in named:
+        is_way = collected and isinstance(backend, OtlpConfig) and backend.via == "sdk"
+        if name not in named and not is_way:
             rest = "gets only AUDIT that no rule names" if keeps_audit(backend) else "gets nothing"
             yield f"backend {name} is enabled, and no rule for environment {config.environment} names it: it {rest}"
         if isinstance(backend, PrometheusConfig) and not backend.scrape and not backend.push_gateway:

@@ -33,7 +33,8 @@ class Expr(NamedTuple):
         return self.text
 
 
-TRUE, FALSE = Expr("true"), Expr("false")
+TRUE = Expr("true")
+FALSE = Expr("false")
 
 
 def atom(text: str) -> Expr:

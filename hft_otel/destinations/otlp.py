@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..config import ConfigError, InstrumentConfig, OtlpConfig
+from ..record import LogType
 from .base import Destination
 from .exporters import LogsDestination, MetricsDestination, SenderFactory, SpansDestination
 
@@ -32,6 +33,18 @@ class EncodedLogs(LogsDestination):
         return LogsEncoder(resource)
 
 
+class TextLogs(EncodedLogs):
+    """The log records that are no audit events, where those have a way of their own."""
+
+    accepts: ClassVar[frozenset[LogType]] = frozenset({LogType.TEXT})
+
+
+class AuditLogs(EncodedLogs):
+    """Audit events as log records, with a connection of their own: nothing that TEXT meets holds them up."""
+
+    accepts: ClassVar[frozenset[LogType]] = frozenset({LogType.AUDIT})
+
+
 def otlp_destinations(
     config: OtlpConfig,
     resource: Resource,
@@ -40,17 +53,19 @@ def otlp_destinations(
 ) -> list[Destination]:
     """Return a destination per signal of the configuration, named `otlp.logs`, `otlp.metrics`, `otlp.traces`.
 
-    Raises ConfigError for options that can never work. Nothing is opened, and nothing is loaded, before `open`.
+    With an `audit_endpoint`, audit events leave `otlp.logs` for `otlp.audit`, and their spans go there too. Raises ConfigError for options that can never work. Nothing is opened, and nothing is loaded, before `open`.
     """
     protocol = config.protocol or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or PROTOCOLS[0]
     _check(config, protocol, name)
     destinations: list[Destination] = []
     for signal in config.signals:
-        build = _sender_factory(config, protocol, signal)
+        audits = signal == "traces"  # all spans are
+        build = _sender_factory(config, protocol, signal, audits=audits)
         full_name = f"{name}.{signal}"
         destination: Destination
         if signal == "logs":
-            destination = EncodedLogs(build, name=full_name, resource=resource, max_batch=config.max_batch)
+            kind = TextLogs if config.audit_endpoint else EncodedLogs
+            destination = kind(build, name=full_name, resource=resource, max_batch=config.max_batch)
             destination.linger = LINGER
         elif signal == "traces":
             destination = SpansDestination(
@@ -69,15 +84,22 @@ def otlp_destinations(
             )
         destination.retry_for = config.retry_for
         destinations.append(destination)
+    if config.audit_endpoint and "logs" in config.signals:
+        build = _sender_factory(config, protocol, "logs", audits=True)
+        audit = AuditLogs(build, name=f"{name}.audit", resource=resource, max_batch=config.max_batch)
+        audit.linger = LINGER
+        destinations.append(audit)
     return destinations
 
 
-def _sender_factory(config: OtlpConfig, protocol: str, signal: str) -> SenderFactory:
+def _sender_factory(config: OtlpConfig, protocol: str, signal: str, *, audits: bool = False) -> SenderFactory:
+    endpoint = (audits and config.audit_endpoint) or config.endpoint
+
     def build() -> Sender:
         from ..otel.transport import OtlpOptions, otlp_sender
 
         options = OtlpOptions(
-            endpoint=config.endpoint,
+            endpoint=endpoint,
             grpc=protocol == "grpc",
             headers=config.headers,
             timeout=config.timeout,
