@@ -140,6 +140,7 @@ def plan(source: Source, profile: str, *, every_type: bool = False) -> Plan:
                 _add_pipeline(made, kind, target, conditions)
     if profile == "dev":
         _add_rest(made, self_metrics)
+    _add_sinks(made)
     _add_shared_processors(made)
     return made
 
@@ -260,6 +261,33 @@ def _add_rest(made: Plan, self_metrics: str) -> None:
             "processors": ["memory_limiter", f"filter/{REST}"],
             "exporters": [f"debug/{REST}"],
         }
+
+
+def _add_sinks(made: Plan) -> None:
+    """Give every signal a pipeline on every port: what a port does not know is refused, and sent again for ever."""
+    for signal, receivers in (
+        ("logs", ("otlp", "otlp/audit")),
+        ("metrics", ("otlp",)),
+        ("traces", ("otlp", "otlp/audit")),
+    ):
+        known = {
+            receiver
+            for name, pipeline in made.pipelines.items()
+            if name.startswith(f"{signal}/")
+            for receiver in pipeline["receivers"]
+        }
+        if missing := [receiver for receiver in receivers if receiver not in known]:
+            made.add(
+                "exporters",
+                "nop",
+                {},
+                "Takes what no backend here wants: refused, it would be sent for ever.",
+            )
+            made.pipelines[f"{signal}/nowhere"] = {
+                "receivers": missing,
+                "processors": [],
+                "exporters": ["nop"],
+            }
 
 
 def _add_shared_processors(made: Plan) -> None:
