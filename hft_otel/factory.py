@@ -32,6 +32,7 @@ from .destinations.foreign import load_class
 from .destinations.group import Group, ViaCollector
 from .interfaces import HFTLoggerInterface, LogBackend
 from .lanes.intake import Drain, Intake, Pipeline, drain_by_default, process_intake
+from .lanes.journal import Journal
 from .ledger import FlushReport
 from .lifecycle import at_end
 from .logger import HFTLogger
@@ -127,6 +128,7 @@ class _Process:
             if wired is None:
                 for warning in validate(config):
                     say(f"warning: {warning}")
+                self._check_journal(config)
                 backends = self.backends(config)
                 router = LoggerFactory._create_router(config, backends)
                 journal = config.journal
@@ -136,6 +138,21 @@ class _Process:
             level = level_number(config.min_level, LogLevel.DEBUG)
             context = config.global_context
             return HFTLogger(name, pipeline=wired.pipeline, context=context, level=level)
+
+    def _check_journal(self, config: LogConfig) -> None:
+        """Refuse a second journal: a process has one, which the first of its configurations names."""
+        asked = config.journal
+        first = next((wired.config.journal for wired in self._wired.values()), asked)
+        real = os.path.realpath
+        same_folder = first.folder == asked.folder or real(first.folder) == real(asked.folder)
+        for key in ("folder", "segment_kb", "spare_segments"):
+            kept, wanted = getattr(first, key), getattr(asked, key)
+            if kept != wanted and not (key == "folder" and same_folder):
+                cause = (
+                    f"this process keeps its journal with {key} {kept} already, and this asks for {wanted}"
+                )
+                cure = "give all configurations of a process the same journal"
+                raise ConfigError(cause, file=config.source, path=f"logging.journal.{key}", cure=cure)
 
     def backends(self, config: LogConfig) -> dict[str, LogBackend]:
         """Return the enabled backends, each shared with every configuration that asks for the same."""
@@ -214,15 +231,16 @@ class _Process:
             lambda: worker.problem,
         )
         notices.start()
-        at_end(partial(self._end, worker, notices))
+        at_end(partial(self._end, worker, notices, journal))
         return worker
 
-    def _end(self, worker: Worker, notices: Notices) -> None:
+    def _end(self, worker: Worker, notices: Notices, journal: Journal) -> None:
         timeout = max((wired.config.exit_timeout for wired in self._wired.values()), default=2.0)
         notices.stop()  # first: the last words below say it all, once
         report = worker.stop(timeout)
         if not report.complete or any("shutdown" in sums.dropped for sums in report.destinations):
-            say(_last_words(report, timeout))
+            why = journal.problem or "its folder could not be written for a while"
+            say(_last_words(report, timeout, why if journal.in_memory else ""))
 
 
 def _build(name: str, backend: BackendConfig, config: LogConfig) -> LogBackend:
@@ -294,8 +312,8 @@ def _resource(config: LogConfig) -> Any:
     return make_resource({"deployment.environment.name": config.environment, **config.global_context})
 
 
-def _last_words(report: FlushReport, timeout: float) -> str:
-    """Return what a process says that ends with something undelivered."""
+def _last_words(report: FlushReport, timeout: float, in_memory: str) -> str:
+    """Return what a process says that ends with something undelivered; `in_memory` says why a journal is no file."""
     lost = [
         f"{sums.destination} {sums.type} {left}"
         for sums in report.destinations
@@ -303,6 +321,10 @@ def _last_words(report: FlushReport, timeout: float) -> str:
     ]
     kept = sum(sums.pending for sums in report.destinations if sums.type == LogType.AUDIT)
     text = f"exit after at most {timeout:g} s with records not delivered: {', '.join(lost) or report.pending}"
+    if kept and in_memory:
+        return (
+            text + f"; of {kept} audit deliveries, those that the journal has in memory are lost: {in_memory}"
+        )
     return text + (f"; {kept} audit deliveries stay in the journal for the next start" if kept else "")
 
 

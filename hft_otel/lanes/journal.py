@@ -51,6 +51,11 @@ class Journal:
         self._retry_at = 0.0
         self.replenish()
 
+    @property
+    def in_memory(self) -> int:
+        """How many of the segments that were written to are plain memory, which ends with the process."""
+        return self._in_memory - sum(segment.path is None for segment in self.supply.copy())
+
     def replenish(self) -> None:
         """Make segments until the spare number is ready; in memory, up to a bound, where files cannot be made."""
         while len(self.supply) < self.spare and not self._closed:

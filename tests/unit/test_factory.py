@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -54,6 +55,13 @@ class Mine(LogBackend):
 
 class NoBackend:
     """Not what `class:` may name."""
+
+
+class Stuck(Mine):
+    """A backend that delivers nothing."""
+
+    async def write(self, record: LogRecord) -> None:
+        await asyncio.Event().wait()
 
 
 class Failing(Mine):
@@ -259,6 +267,26 @@ class TestAnError:
         )
         create("x", config()).info("i")
 
+    @pytest.mark.parametrize(
+        ("key", "value"), [("folder", "elsewhere"), ("segment_kb", 128), ("spare_segments", 2)]
+    )
+    def test_a_second_journal_in_one_process(self, key: str, value: Any) -> None:
+        create("x", config()).audit("a")
+        other: dict[str, Any] = {key: value}
+        second = replace(config().journal, **other)
+        said = self.refused(journal=second, source="second.yaml")
+        assert said.startswith(f"second.yaml: logging.journal.{key}\n")
+        assert f"{key} {getattr(config().journal, key)} already, and this asks for {value}" in said
+        assert "the same journal" in said
+        assert not Path("elsewhere").exists()
+
+    def test_the_same_journal_by_another_name_is_none(self, tmp_path: Path) -> None:
+        create("x", config())
+        same = replace(config().journal, folder=str(tmp_path / "journal"))
+        create("x", config(journal=same, min_level="ERROR"))
+        os.chdir("/")
+        create("x", config(min_level="WARNING", backends={"file": FileConfig(file_path=str(tmp_path / "b"))}))
+
     def test_an_unknown_backend(self) -> None:
         assert "backends.strange" in self.refused(
             backends={"strange": BackendConfig()}, routing_rules=[{"backends": ["strange"]}]
@@ -396,10 +424,30 @@ class TestTheEnd:
             DestinationSums("otlp", "AUDIT", 3, 1),
             DestinationSums("file", "TEXT", 9, 9),
         ]
-        assert module._last_words(FlushReport([], sums, complete=False), 2.0) == (
-            "exit after at most 2 s with records not delivered: otlp TEXT 6, otlp AUDIT 2; "
-            "2 audit deliveries stay in the journal for the next start"
+        begin = "exit after at most 2 s with records not delivered: otlp TEXT 6, otlp AUDIT 2; "
+        assert module._last_words(FlushReport([], sums, complete=False), 2.0, "") == (
+            begin + "2 audit deliveries stay in the journal for the next start"
         )
+        assert module._last_words(FlushReport([], sums, complete=False), 2.0, "/x: No space left") == (
+            begin + "of 2 audit deliveries, those that the journal has in memory are lost: /x: No space left"
+        )
+
+    def test_does_not_claim_that_plain_memory_outlives_it(
+        self, process: Process, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Path("in_the_way").write_text("")
+        journal = JournalConfig(folder="in_the_way/journal", segment_kb=64, spare_segments=1)
+        backends = {"mine": custom("Stuck")}
+        rules = [{"log_types": ["AUDIT"], "backends": ["mine"]}]
+        logger = create(
+            "x", config(backends=backends, routing_rules=rules, journal=journal, exit_timeout=0.2)
+        )
+        logger.audit("order_sent")
+        process.end()
+        said = capsys.readouterr().err
+        assert "that the journal has in memory are lost: " in said
+        assert "in_the_way" in said
+        assert "next start" not in said
 
 
 def test_a_forked_child_builds_its_own_from_the_configurations(process: Process) -> None:

@@ -340,8 +340,10 @@ def test_a_full_disk_is_bridged_by_bounded_memory_tried_again_slowly_and_left_be
     journal.replenish()
     assert not journal.problem
     assert [segment.path is None for segment in journal.supply] == [True, False, False]
+    assert journal.in_memory == 3
     for segment in taken:
         journal.retire(segment)
+    assert journal.in_memory == 0
     journal.close(settled=True)
 
 
