@@ -13,6 +13,10 @@ COVER  := --cov --cov-report= --cov-fail-under=0
 AGAIN  := { echo "== once more, alone: what has just failed"; \
     $(PYTEST) --last-failed --last-failed-no-failures none -v $(COVER) --cov-append; }
 
+NEEDS_DOCKER = docker compose version >/dev/null 2>&1 || { \
+    echo "Docker with its compose plugin is not here: see https://docs.docker.com/compose/install/."; \
+    echo "Without it, the same parts run one by one: docs/stack.md says how."; exit 1; }
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -71,6 +75,24 @@ prometheus: $(READY) ## build Prometheus, promtool and the Pushgateway only
 	@$(BIN)/python tools/parts.py prometheus
 	@$(BIN)/python tools/parts.py pushgateway
 
+up: ## start the stack: Collector, Prometheus, Grafana, Elasticsearch, Jaeger (ARGS="--profile example")
+	@$(NEEDS_DOCKER)
+	@docker compose $(ARGS) up --build --detach --wait
+	@echo "Grafana      http://127.0.0.1:$${HFT_GRAFANA_PORT:-3000}"
+	@echo "Prometheus   http://127.0.0.1:$${HFT_PROMETHEUS_PORT:-9090}"
+	@echo "Jaeger       http://127.0.0.1:$${HFT_JAEGER_PORT:-16686}"
+	@echo "OTLP         http://127.0.0.1:$${HFT_HTTP_PORT:-4318}, audits $${HFT_AUDIT_HTTP_PORT:-4328}"
+
+down: ## stop the stack; its data stays (ARGS="--volumes" removes it too)
+	@$(NEEDS_DOCKER)
+	@docker compose --profile '*' down $(ARGS)
+
+dashboards: $(READY) ## write Grafana's dashboards and Prometheus's rules from tools/dashboards
+	@$(BIN)/python -m tools.dashboards $(ARGS)
+
+stack-config: $(READY) ## render the stack's Collector configuration from docker/logging.yaml
+	@$(BIN)/hft-otel collector render docker/logging.yaml --profile dev -o docker/collector.yaml
+
 clean: ## remove what was set up and built, the real parts excepted
 	rm -rf $(VENV) build dist logs htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.parts/*' -prune -exec rm -rf {} +
@@ -92,4 +114,4 @@ $(VENV)/.bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@touch $@
 
-.PHONY: help demo test test-fast bench bench-tail check parts collector collector-full opensearch e2e prometheus clean clean-parts
+.PHONY: help up down dashboards stack-config demo test test-fast bench bench-tail check parts collector collector-full opensearch e2e prometheus clean clean-parts

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Bring the real parts that the tests run against: Collectors, Prometheus with promtool, Pushgateway, OpenSearch.
+"""Bring the real parts that the tests run against: Collectors, Prometheus with promtool, Pushgateway, OpenSearch, compose-go.
 
-    python tools/parts.py [collector | collector-full | prometheus | pushgateway | opensearch | all] [--where]
+    python tools/parts.py [PART | all] [--where]      PART: collector, collector-full, prometheus, pushgateway, ...
 
 Builds with Go what is missing, into the ignored folder .parts/bin, and says what it is doing; a second call finds
 everything in place. Prometheus, promtool and the Pushgateway are taken from PATH where they are installed (Debian has
@@ -36,6 +36,7 @@ BIN = PARTS / "bin"
 MANIFEST = ROOT / "collector-config" / "builder-test.yaml"
 FULL_MANIFEST = ROOT / "collector-config" / "builder.yaml"
 OPENSEARCH = ROOT / "tools" / "opensearch"
+COMPOSE = ROOT / "tools" / "compose"
 
 PROMETHEUS, PROMETHEUS_MODULE = "3.16.0", "v0.316.0"  # Go modules have their own number for version 3
 PUSHGATEWAY = "1.11.1"
@@ -236,6 +237,24 @@ def _build_pushgateway(_: Part) -> None:
     _run("pushgateway", f"pushgateway {PUSHGATEWAY}", [_go(), "build", *_flags(PUSHGATEWAY), "."], cwd=source)
 
 
+def _build_compose(_: Part) -> None:
+    command = [
+        _go(),
+        "build",
+        "-trimpath",
+        "-buildvcs=false",
+        "-ldflags=-s -w",
+        f"-o={BIN}/compose-config",
+        ".",
+    ]
+    _run(
+        "compose",
+        "compose-go, what `docker compose` reads its files with (15 seconds from nothing)",
+        command,
+        cwd=COMPOSE,
+    )
+
+
 def _download(part: str, module: str, version: str) -> Path:
     """The module's folder in Go's cache: building in there takes exactly the dependencies that its go.sum states."""
     command = [_go(), "mod", "download", "-json", f"{module}@{version}"]
@@ -370,6 +389,12 @@ ALL: dict[str, Part] = {
         (Program("pushgateway", on_path=("prometheus-pushgateway", "pushgateway")),),
         _build_pushgateway,
         lambda: PUSHGATEWAY,
+        _go,
+    ),
+    "compose": Part(
+        (Program("compose-config"),),
+        _build_compose,
+        lambda: "".join((COMPOSE / file).read_text() for file in ("go.mod", "go.sum", "main.go")),
         _go,
     ),
     "opensearch": Part(
