@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Any
 
-from ..config import LATENCY, InstrumentConfig
+from ..config import LATENCY, InstrumentConfig, LogConfig
 from ..ledger import SELF_METRICS
 from ..record import InstrumentKind
 from .place import Place, quoted
@@ -54,10 +54,13 @@ def check_instruments(instruments: Any, place: Place) -> None:
         _check_buckets(instrument.buckets, here / "buckets")
 
 
-def idle_instruments(instruments: Mapping[str, InstrumentConfig]) -> Iterator[str]:
-    """Say where a name stands behind a pattern that takes it."""
+def idle_instruments(config: LogConfig) -> Iterator[str]:
+    """Say where a name stands behind a pattern that takes it, or is written as a dashboard has it."""
+    prefixes = {str(getattr(backend, "prefix", "")) for backend in config.backends.values()} - {""}
     before: list[str] = []
-    for name in instruments:
+    for name in config.instruments:
+        if added := next((prefix for prefix in prefixes if name.startswith(prefix)), None):
+            yield f'instruments: "{name}" begins with {added}, which backends add: write what metric() is given'
         taken = next((pattern for pattern in before if fnmatchcase(name, pattern)), None)
         if taken is not None and name != LATENCY:  # patterns do not speak of latency()
             yield f'instruments: "{taken}", further up, takes what "{name}" names: put it below'

@@ -85,7 +85,7 @@ def check(config: LogConfig, place: Place) -> list[str]:
         view = replace(view, backends=_check_backends(view, here / "backends"))
         rules = here if component.routing_rules is not None else place
         check_rules(view.routing_rules, view.backends, rules / "routing_rules")
-    idle = (*_idle_rules(config), *_idle_backends(config), *idle_instruments(config.instruments))
+    idle = (*_idle_rules(config), *_idle_backends(config), *idle_instruments(config))
     return [*idle, *_lost_audit(config)]
 
 

@@ -38,7 +38,7 @@ _NOT_IN_PROMETHEUS = re.compile(r"[^A-Za-z0-9_]+")
 _RESERVED_LABELS = {"le": "le_", "quantile": "quantile_", "__name__": "name_"}
 _DESCRIPTIONS = {
     InstrumentKind.GAUGE: "Last value given to metric()",
-    InstrumentKind.COUNTER: "Sum of the values given to counter()",
+    InstrumentKind.COUNTER: "Sum of the values given to counter() or metric()",
     InstrumentKind.UP_DOWN_COUNTER: "Sum of the changes given to metric()",
     InstrumentKind.HISTOGRAM: "Distribution of the values given to metric()",
 }

@@ -168,6 +168,15 @@ def test_a_name_behind_a_pattern_that_takes_it_is_warned_of() -> None:
     assert '"*", further up, takes what "late" names' in two
 
 
+def test_a_name_as_dashboards_have_it_is_warned_of() -> None:
+    backends: dict[str, BackendConfig] = {"otlp": OtlpConfig(prefix="desk_"), "bare": OtlpConfig(prefix="")}
+    names = dict.fromkeys(("desk_depth", "hft_depth", "depth"), InstrumentConfig())
+    [warning] = [w for w in validate(LogConfig(backends=backends, instruments=names)) if "instr" in w]
+    assert warning == (
+        'instruments: "desk_depth" begins with desk_, which backends add: write what metric() is given'
+    )
+
+
 def test_a_metric_is_recorded_on_the_first_that_matches() -> None:
     recorded = Recorded(
         success=InstrumentConfig("counter", description="Done"),
