@@ -13,7 +13,8 @@ __all__ = [
     "Expr",
     "all_of",
     "any_of",
-    "atom",
+    "call",
+    "compare",
     "equals_text",
     "glob_pattern",
     "negate",
@@ -28,18 +29,23 @@ class Expr(NamedTuple):
 
     text: str
     kind: str = "atom"
-
-    def __str__(self) -> str:
-        return self.text
-
-
-TRUE = Expr("true")
-FALSE = Expr("false")
+    opposite: str = ""
+    """The text of the opposite, where there is a shorter one than `not`."""
 
 
-def atom(text: str) -> Expr:
-    """Return a condition without parts, such as a comparison or a call."""
-    return Expr(text)
+TRUE = Expr("true", "atom", "false")
+FALSE = Expr("false", "atom", "true")
+_OPPOSITES = {"==": "!=", "!=": "==", ">=": "<", "<=": ">"}
+
+
+def call(text: str) -> Expr:
+    """Return the condition that a function states."""
+    return Expr(text, "atom", f"not {text}")
+
+
+def compare(path: str, operator: str, literal: str) -> Expr:
+    """Return a comparison; those by size are for what is always a number."""
+    return Expr(f"{path} {operator} {literal}", "atom", f"{path} {_OPPOSITES[operator]} {literal}")
 
 
 def all_of(parts: Iterable[Expr]) -> Expr:
@@ -54,15 +60,9 @@ def any_of(parts: Iterable[Expr]) -> Expr:
 
 def negate(part: Expr) -> Expr:
     """Return the condition that holds where the part does not."""
-    if part in (TRUE, FALSE):
-        return FALSE if part == TRUE else TRUE
-    bare = (
-        part.kind == "atom"
-        and " == " not in part.text
-        and " >= " not in part.text
-        and " <= " not in part.text
+    return Expr(
+        part.opposite or f"not ({part.text})", "atom", part.text if part.kind == "atom" else f"({part.text})"
     )
-    return atom(f"not {part.text}" if bare else f"not ({part.text})")
 
 
 def _joined(word: str, parts: Iterable[Expr], *, neutral: Expr, decisive: Expr) -> Expr:
@@ -85,9 +85,9 @@ def equals_text(path: str, text: str) -> Expr:
 
     A number or a flag is not the text that it prints as, so each type that can print like this is asked for.
     """
-    found = [atom(f"{path} == {quote(text)}")]
+    found = [compare(path, "==", quote(text))]
     if text in ("True", "False"):
-        found.append(atom(f"{path} == {text.lower()}"))
+        found.append(compare(path, "==", text.lower()))
     elif re.fullmatch(r"-?(0|[1-9][0-9]*)", text) and text != "-0" and -_INT64 <= int(text) < _INT64:
         found.append(Expr(f"IsInt({path}) and {path} == {text}", "and"))
     elif re.fullmatch(r"-?[0-9][0-9.e+-]*", text) and (number := _float_literal(text)):

@@ -12,14 +12,26 @@ from typing import NamedTuple
 from ..otel.convert import BACKENDS_ATTRIBUTE, severity
 from ..record import LogLevel, LogType
 from ..router import BackendInfo, RouteTable, Rule
-from .expressions import FALSE, TRUE, Expr, all_of, any_of, atom, equals_text, glob_pattern, negate, quote
+from .expressions import (
+    FALSE,
+    TRUE,
+    Expr,
+    all_of,
+    any_of,
+    call,
+    compare,
+    equals_text,
+    glob_pattern,
+    negate,
+    quote,
+)
 
 __all__ = ["AUDIT_SPAN", "MARK", "SIGNALS", "Kind", "drop_conditions", "wants"]
 
 MARK = f'scope.attributes["{BACKENDS_ATTRIBUTE}"]'
 AUDIT_SPAN = 'span.attributes["hft.audit"]'
 """Set by the Collector itself on spans with an audit event, and deleted before they leave."""
-OWN = 'resource.attributes["telemetry.distro.name"] == "hft-otel"'
+OWN = compare('resource.attributes["telemetry.distro.name"]', "==", '"hft-otel"')
 """What hft-otel sends without a mark is wanted by nothing behind the Collector."""
 
 _LOWEST, _HIGHEST = 0, 1 << 30
@@ -44,11 +56,10 @@ class Kind(NamedTuple):
         """The condition for what shares the signal and is not of this kind."""
         if self.signal == "metrics":
             return FALSE
-        audit = atom(
-            'HasPrefix(log.event_name, "audit.")' if self.signal == "logs" else f"{AUDIT_SPAN} != nil"
-        )
-        if self.signal == "traces" and self.is_audit:
-            return atom(f"{AUDIT_SPAN} == nil")
+        if self.signal == "logs":
+            audit = call('HasPrefix(log.event_name, "audit.")')
+        else:
+            audit = compare(AUDIT_SPAN, "!=", "nil")
         return negate(audit) if self.is_audit else audit
 
 
@@ -68,13 +79,13 @@ def drop_conditions(kind: Kind, names: Sequence[str], table: RouteTable, self_me
     """
     conditions = [kind.others]
     if kind.log_type is not None:
-        marked = f"IsMatch({MARK}, {quote(_mark_pattern(names))})"
-        own = [atom(f"HasPrefix(metric.name, {quote(self_metrics)})")] if kind.signal == "metrics" else []
-        for_others = all_of([atom(f"{MARK} != nil"), atom(f"not {marked}")])
+        marked = call(f"IsMatch({MARK}, {quote(_mark_pattern(names))})")
+        own = [call(f"HasPrefix(metric.name, {quote(self_metrics)})")] if kind.signal == "metrics" else []
         wanted = any_of(wants(kind, table.backends[name], table) for name in names if name in table.backends)
-        unwanted = any_of([atom(OWN), negate(wanted)])
-        unmarked = all_of([atom(f"{MARK} == nil"), *map(negate, own), unwanted])
-        conditions += [for_others, unmarked]
+        conditions += [
+            all_of([compare(MARK, "!=", "nil"), negate(marked)]),
+            all_of([compare(MARK, "==", "nil"), *map(negate, own), any_of([OWN, negate(wanted)])]),
+        ]
     return [condition.text for condition in conditions if condition != FALSE]
 
 
@@ -114,11 +125,11 @@ def _matches(rule: Rule, kind: Kind) -> Expr:
 
 
 def _at_least(level: int) -> Expr:
-    return atom(f"log.severity_number >= {severity(level).value}") if level > _LOWEST else TRUE
+    return compare("log.severity_number", ">=", f"{severity(level).value}") if level > _LOWEST else TRUE
 
 
 def _at_most(level: int) -> Expr:
-    return atom(f"log.severity_number <= {severity(level).value}") if level < _HIGHEST else TRUE
+    return compare("log.severity_number", "<=", f"{severity(level).value}") if level < _HIGHEST else TRUE
 
 
 def _covers(loggers: Sequence[str]) -> Expr:
@@ -129,8 +140,8 @@ def _covers(loggers: Sequence[str]) -> Expr:
 
 def _named_like(pattern: str) -> Expr:
     if not set(pattern) & set("*?["):
-        return atom(f"scope.name == {quote(pattern)}")
-    return atom(f"IsMatch(scope.name, {quote(glob_pattern(pattern))})")
+        return compare("scope.name", "==", quote(pattern))
+    return call(f"IsMatch(scope.name, {quote(glob_pattern(pattern))})")
 
 
 def _holds(rule: Rule, attributes: str) -> Iterable[Expr]:
