@@ -55,7 +55,7 @@ class LoggerFactory:
         Without one, the file that HFT_OTEL_CONFIG names counts, else the environment's default. Raises ConfigError
         for a configuration that cannot be used, and nothing else.
         """
-        config = copy.deepcopy(config) if config is not None else LoggerFactory._get_default_config()
+        config = _copied(config) if config is not None else LoggerFactory._get_default_config()
         return _process.logger(name, with_environment(config, os.environ))
 
     @staticmethod
@@ -310,6 +310,15 @@ def _resource(config: LogConfig) -> Any:
     from .otel.sdk import make_resource
 
     return make_resource({"deployment.environment.name": config.environment, **config.global_context})
+
+
+def _copied(config: LogConfig) -> LogConfig:
+    try:
+        return copy.deepcopy(config)
+    except Exception as error:  # a lock, a socket, or whatever a class of the user's raises
+        cause = f"something in it cannot be copied: {error}"
+        cure = "put plain data into config:, and let the class build the rest from it"
+        raise ConfigError(cause, file=config.source, path="logging", cure=cure) from None
 
 
 def _last_words(report: FlushReport, timeout: float, in_memory: str) -> str:

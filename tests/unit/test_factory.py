@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -286,6 +287,10 @@ class TestAnError:
         create("x", config(journal=same, min_level="ERROR"))
         os.chdir("/")
         create("x", config(min_level="WARNING", backends={"file": FileConfig(file_path=str(tmp_path / "b"))}))
+
+    def test_what_cannot_be_copied(self) -> None:
+        said = self.refused(backends={"mine": custom("Mine", lock=threading.Lock())})
+        assert "cannot pickle '_thread.lock' object" in said and "plain data" in said
 
     def test_an_unknown_backend(self) -> None:
         assert "backends.strange" in self.refused(
