@@ -315,7 +315,7 @@ def _resource(config: LogConfig) -> Any:
 def _copied(config: LogConfig) -> LogConfig:
     try:
         return copy.deepcopy(config)
-    except Exception as error:  # a lock, a socket, or whatever a class of the user's raises
+    except Exception as error:  # noqa: BLE001  # a lock, a socket, or whatever a class of the user's raises
         cause = f"something in it cannot be copied: {error}"
         cure = "put plain data into config:, and let the class build the rest from it"
         raise ConfigError(cause, file=config.source, path="logging", cure=cure) from None
