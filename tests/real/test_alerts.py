@@ -139,6 +139,15 @@ CASES = [
         {audits(n.PENDING, place="otlp.logs"): "0x40", audits(n.DELIVERED, destination="otlp.logs"): "7x40"}, "5m",
     ),
     Case(
+        "AuditLate", "the process has ended, and its last values are still shown",
+        {
+            audits(n.PENDING, place="otlp.logs"): "100x60",
+            audits(n.DELIVERED, destination="otlp.logs"): "7x60",
+            series(n.EXPORTS, PROCESS, destination="otlp.metrics", outcome="succeeded"): "0+1x4 4x56",
+        },
+        "8m",
+    ),
+    Case(
         "AuditQueueStuck", "the backend is down", {queue(n.QUEUE_SIZE, AUDIT_EXPORTER): "3x60"}, "13m",
         [COLLECTOR | {"exporter": AUDIT_EXPORTER, "data_type": "logs"}],
     ),

@@ -14,7 +14,7 @@ GREEN, YELLOW, RED = "green", "yellow", "red"
 
 @dataclass(frozen=True)
 class Query:
-    """One PromQL query; `empty` says why it may have no answer while all is well, and then it does not have to."""
+    """One PromQL query; `empty` is the sentence that tells why it may have no answer, and goes into the panel's description."""
 
     expr: str
     legend: str = ""
@@ -162,7 +162,9 @@ def _panel(panel: Panel) -> dict[str, Any]:
     model: dict[str, Any] = {
         "type": panel.kind,
         "title": panel.title,
-        "description": panel.description,
+        "description": " ".join(
+            [panel.description, *dict.fromkeys(q.empty for q in panel.queries if q.empty)]
+        ),
         "datasource": PROMETHEUS,
         "targets": [_target(panel, place, query) for place, query in enumerate(panel.queries)],
         "fieldConfig": {

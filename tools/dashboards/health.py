@@ -13,6 +13,7 @@ RATE = "[$__rate_interval]"
 OF = Who(service=True)
 COLLECTOR = f'{{job="{n.COLLECTOR_JOB}"}}'
 
+NO_AUDIT = "Empty while no audit event was ever routed."
 LOSS = "Empty until something is lost."
 QUEUES = "Empty where no exporter of the Collector has a sending queue."
 
@@ -53,7 +54,7 @@ def _verdict() -> Row:
             Panel(
                 "Audit wait", "Seconds that an audit event waits at the slowest destination: pending over delivered.",
                 "stat",
-                [Query(f"max({AUDIT_WAIT}{OF()})", empty="Empty while no audit event was ever routed.")],
+                [Query(f"max({AUDIT_WAIT}{OF()})", empty=NO_AUDIT)],
                 unit="s", width=5, height=4, defaults=limits((10, YELLOW), (60, RED)) | nothing,
             ),
             Panel(
@@ -79,13 +80,13 @@ def _processes() -> Row:
             Panel(
                 "Dropped by place and reason",
                 "Records lost per second: place is a lane or a destination. Each kind of loss is also said once on the "
-                "process's standard error. " + LOSS,
+                "process's standard error.",
                 "timeseries",
                 [Query(rate(n.DROPPED, "place, type, reason"), "{{place}} {{type}}: {{reason}}", empty=LOSS)],
                 unit="recps", width=16,
             ),
             Panel(
-                "Dropped since the start", "All records lost, by place, type and reason. " + LOSS, "table",
+                "Dropped since the start", "All records lost, by place, type and reason.", "table",
                 [Query(f"sum by (place, type, reason) ({n.DROPPED}{OF()})", empty=LOSS, instant=True)],
             ),
             Panel(
@@ -115,7 +116,7 @@ def _processes() -> Row:
             Panel(
                 "Audit wait by place", "Seconds that an audit event waits: those pending over those done per second.",
                 "timeseries",
-                [Query(f"max by (place) ({AUDIT_WAIT}{OF()})", "{{place}}", empty="As above.")], unit="s",
+                [Query(f"max by (place) ({AUDIT_WAIT}{OF()})", "{{place}}", empty=NO_AUDIT)], unit="s",
             ),
             Panel(
                 "Exports of metrics", "Per second, by outcome. A failed one is made good by the next: sums go on.",
@@ -145,7 +146,7 @@ def _collector() -> Row:
                 per_signal(n.exported, "sent", "exporter"), unit="ops",
             ),
             Panel(
-                "Given up", "Items that exporters could not send, or not even queue: lost, per second. " + LOSS,
+                "Given up", "Items that exporters could not send, or not even queue: lost, per second.",
                 "timeseries",
                 [
                     *per_signal(n.exported, "send_failed", "exporter", LOSS),
@@ -154,13 +155,13 @@ def _collector() -> Row:
                 unit="ops",
             ),
             Panel(
-                "Elasticsearch", "Documents per second by outcome: only success counts. Empty without Elasticsearch.",
+                "Elasticsearch", "Documents per second by outcome: only success counts.",
                 "timeseries",
-                [Query(own(n.ELASTICSEARCH_DOCS, "outcome"), "{{outcome}}", empty="Empty without that exporter.")],
+                [Query(own(n.ELASTICSEARCH_DOCS, "outcome"), "{{outcome}}", empty="Empty without an exporter to Elasticsearch.")],
                 unit="ops",
             ),
             Panel(
-                "Queue fill", "Share of each exporter's sending queue that is in use. " + QUEUES, "timeseries",
+                "Queue fill", "Share of each exporter's sending queue that is in use.", "timeseries",
                 [Query(QUEUE_FILL, "{{exporter}} {{data_type}}", empty=QUEUES)],
                 unit="percentunit", defaults=limits((0.8, RED)) | {"max": 1},
             ),

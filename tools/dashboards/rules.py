@@ -75,11 +75,13 @@ def _records() -> list[Rule]:
         f'"{label}", "(.*)")'
         for metric, label in ((n.DELIVERED, "destination"), (n.ROUTED, "lane"))
     ]
+    # The Collector shows a process's last values for long after its end; what waits then waits in its journal.
+    ended = f"sum by ({PROCESS}) (increase({n.EXPORTS}[2m])) == 0"
     done = " or ".join(f"sum by ({place}) ({rate})" for rate in rates)
     return [
         record(SDK_LOST, grown(n.DROPPED, f"{PROCESS}, place, type, reason")),
         # Little's law: what waits, over what is done per second, is how long each waits. Nothing done is for ever.
-        record(AUDIT_WAIT, f"({waiting} > 0) / ({done}) or ({waiting} == 0)"),
+        record(AUDIT_WAIT, f"(({waiting} > 0) / ({done}) or ({waiting} == 0)) unless on ({PROCESS}) {ended}"),
         *(
             record(
                 COLLECTOR_LOST,

@@ -121,8 +121,7 @@ def _market() -> Row:
             ),
             Panel(
                 "Errors in the feed",
-                "Messages that could not be parsed, gaps in the sequence of a book, and lost connections, per second. "
-                + QUIET,
+                "Messages that could not be parsed, gaps in the sequence of a book, and lost connections, per second.",
                 "timeseries",
                 [
                     Query(rate(n.PARSE_FAILURES, AT, e), f"not parsed: {{{{{e}}}}}", empty=QUIET),
@@ -141,7 +140,7 @@ def _arbitrage() -> Row:
         "Arbitrage",
         [
             Panel(
-                "Executions", "Arbitrage executions per second: both legs filled, and failed, by error. " + QUIET,
+                "Executions", "Arbitrage executions per second: both legs filled, and failed, by error.",
                 "timeseries",
                 [
                     Query(rate(n.EXECUTIONS, OF, outcome="success"), "success"),
@@ -159,7 +158,7 @@ def _arbitrage() -> Row:
                 [Query(f"max by ({n.SYMBOL}) ({n.EDGE}{OF()})", symbol)], unit="none", defaults={"min": None},
             ),
             Panel(
-                "Orders rejected", "Per second, by exchange and the exchange's own reason. " + QUIET, "timeseries",
+                "Orders rejected", "Per second, by exchange and the exchange's own reason.", "timeseries",
                 [Query(rate(n.REJECTIONS, AT, f"{n.EXCHANGE}, reason"), f"{{{{{n.EXCHANGE}}}}} {{{{reason}}}}",
                        empty=QUIET)],
                 unit="ops", width=12,
@@ -188,7 +187,7 @@ def _records() -> Row:
                 "timeseries", [Query(rate(n.EMITTED, OF, "lane"), "{{lane}}")], unit="recps", width=12,
             ),
             Panel(
-                "Audit events", "Audit events per second: taken, and delivered, by destination.", "timeseries",
+                "Audits taken and delivered", "Audit events per second, delivered by destination.", "timeseries",
                 [
                     Query(rate(n.EMITTED, OF, type=n.AUDIT), "taken"),
                     Query(rate(n.DELIVERED, OF, "destination", type=n.AUDIT), "delivered: {{destination}}"),
