@@ -4,9 +4,10 @@ from .components import with_component
 from .place import Place
 from .typed import build_config, config_mapping, typed_backend
 from .values import Substituted, literal, mapping_at
-from .whole import check, keeps_audit, takes, validate
+from .whole import OF_SIGNAL, check, keeps_audit, takes, validate
 
 __all__ = [
+    "OF_SIGNAL",
     "Place",
     "Substituted",
     "build_config",

@@ -30,7 +30,7 @@ from .rules import check_rules, targets
 from .typed import typed_backend
 from .values import check_fields, mapping_at
 
-__all__ = ["check", "keeps_audit", "takes", "validate"]
+__all__ = ["OF_SIGNAL", "check", "keeps_audit", "takes", "validate"]
 
 ALL = frozenset(LogType)
 TAKES: dict[type[BackendConfig], frozenset[LogType]] = {

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from .._validation import validate
 from .._yaml import effective
+from ..collector import limits
 from ..config import LogConfig
 from ..record import LogLevel, LogType
 from ..router import RouteTable, Rule
@@ -23,7 +24,7 @@ __all__ = ["run"]
 def run(file: Path, component: str | None, logger: str, *, strict: bool) -> int:
     """Print what the configuration means and return the exit status."""
     config = load(file, component)
-    warnings = validate(config)
+    warnings = [*validate(config), *limits(config)]
     table = route_table(config)
     out = Console()
     out.print(

@@ -9,6 +9,8 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from ..collector import hops, way_out
+from ..config import LogConfig
 from ..record import LogType
 from ..router import level_number
 from .routes import load, route_table, sample
@@ -40,12 +42,21 @@ def run(
         hop = ", over otlp and the Collector" if behind and decision.wanted else ""
         mark = "[green]gets it[/green]" if decision.wanted else "[dim]does not[/dim]"
         out.print(f"  {escape(decision.backend)} {mark}: {escape(decision.why)}{hop}")
+        if behind and decision.wanted:
+            _print_hops(out, config, decision.backend, record.log_type)
     if record.log_type is LogType.TEXT and record.level < level_number(config.min_level, 0):
         out.print(
             f"\n[yellow]never captured:[/yellow] the loggers' own min_level is {escape(config.min_level)}"
         )
         return 1
     return 0 if any(decision.wanted for decision in decisions) else 1
+
+
+def _print_hops(out: Console, config: LogConfig, backend: str, log_type: LogType) -> None:
+    """Print the way to a backend behind the Collector, one line per hop."""
+    out.print(f"    from here  {escape(way_out(config, backend, log_type))}")
+    for hop in hops(config, backend, log_type):
+        out.print(f"    {hop.profile:<9}  {escape(hop.pipeline)} -> {escape(', '.join(hop.exporters))}")
 
 
 def _level(text: str) -> int:

@@ -153,7 +153,11 @@ def _datadog(source: Source, name: str, backend: DatadogConfig) -> Built:
         url = f"https://{host}.{site}"
         return url if named else f"${{env:{variable(name, signal)}_ENDPOINT:-{url}}}"
 
-    key = source.secret(name, "api_key", KEY) if backend.api_key else f"${{env:{KEY}}}"
+    key = (
+        source.secret(name, "api_key", KEY)
+        if backend.api_key or source.is_variable(name, "api_key")
+        else f"${{env:{KEY}}}"
+    )
     options: dict[str, Any] = {
         **({"hostname": source.text(name, "hostname", backend.hostname)} if backend.hostname else {}),
         "api": {"key": key, "site": site},

@@ -32,8 +32,13 @@ class Served(NamedTuple):
     """One target of a profile: a backend, or the gateway for all that are behind it."""
 
     name: str
-    backends: tuple[str, ...]
+    backends: Mapping[str, tuple[str, ...]]
+    """The signals of each."""
     built: Built
+
+    def takers(self, signal: str) -> list[str]:
+        """Return the backends that a signal is for."""
+        return [name for name, signals in self.backends.items() if signal in signals]
 
 
 class Plan:
@@ -74,28 +79,20 @@ class Plan:
 def served(source: Source, profile: str) -> list[Served]:
     """Return what the profile serves, in the order of the file."""
     here: list[Served] = []
-    onward: list[str] = []
-    signals: set[str] = set()
+    onward: dict[str, tuple[str, ...]] = {}
     for name, backend in source.backends().items():
         if type(backend) not in KINDS:
             continue
         built = KINDS[type(backend)](source, name, backend)
         where = _profile_of(backend) if profile != "dev" else "dev"
         if where == profile:
-            here.append(Served(name, (name,), built))
+            here.append(Served(name, {name: built.signals}, built))
         elif where == "gateway":
-            onward.append(name)
-            signals.update(built.signals)
+            onward[name] = built.signals
         elif where == "dev":
             source.warnings.append(f"backend {name} is in the dev profile only: the {profile} prints nothing")
     if profile == "agent" and onward:
-        here.append(Served(GATEWAY, tuple(onward), _to_gateway(signals)))
-    if not here:
-        raise ConfigError(
-            f"no enabled backend is served by the profile {profile}",
-            file=source.config.source,
-            cure="write via: collector in the config: of a backend, or take another profile",
-        )
+        here.append(Served(GATEWAY, onward, _to_gateway()))
     return here
 
 
@@ -105,7 +102,7 @@ def _profile_of(backend: BackendConfig) -> str:
     return "dev" if isinstance(backend, ConsoleConfig) else "gateway"
 
 
-def _to_gateway(signals: Iterable[str]) -> Built:
+def _to_gateway() -> Built:
     def exporter(suffix: str, port: int, rest: dict[str, Any], comment: str) -> Exporter:
         variable = f"HFT_GATEWAY{'_' + suffix.upper() if suffix else ''}"
         options = {
@@ -118,7 +115,7 @@ def _to_gateway(signals: Iterable[str]) -> Built:
     bulk = {"retry_on_failure": {"max_elapsed_time": "10m"}, "sending_queue": bulk_queue()}
     audit = {"retry_on_failure": {"max_elapsed_time": "0s"}, "sending_queue": audit_queue()}
     return Built(
-        tuple(signals),
+        ("logs", "metrics", "traces"),
         exporter(
             "", 4317, bulk, "Bounded in memory and in time: what is lost here is counted, and hurts nobody."
         ),
@@ -128,16 +125,23 @@ def _to_gateway(signals: Iterable[str]) -> Built:
 
 def plan(source: Source, profile: str, *, every_type: bool = False) -> Plan:
     """Return the configuration of a profile's Collector; see `render`."""
+    targets = served(source, profile)
+    if not targets:
+        raise ConfigError(
+            f"no enabled backend is served by the profile {profile}",
+            file=source.config.source,
+            cure="write via: collector in the config: of a backend, or take another profile",
+        )
     made = Plan()
     _add_base(made)
     tables = [route_table(view) for view in source.views()]
     self_metrics = _self_metrics(source.config)
-    for target in served(source, profile):
+    for target in targets:
         for kind in SIGNALS:
-            known = kind.log_type is None or every_type or _can_reach(kind.log_type, target.backends, tables)
-            if kind.signal in target.built.signals and known:
-                conditions = drop_conditions(kind, target.backends, tables[0], self_metrics)
-                _add_pipeline(made, kind, target, conditions)
+            takers = target.takers(kind.signal)
+            rules_reach = kind.log_type is None or _can_reach(kind.log_type, takers, tables)
+            if takers and (every_type or rules_reach):
+                _add_pipeline(made, kind, target, drop_conditions(kind, takers, tables[0], self_metrics))
     if profile == "dev":
         _add_rest(made, self_metrics)
     _add_sinks(made)
