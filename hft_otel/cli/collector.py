@@ -46,8 +46,8 @@ def run_validate(file: Path, profile: str | None, otelcol: Path | None, *, every
     with tempfile.TemporaryDirectory() as folder:
         rendered = Path(folder) / "collector.yaml"
         rendered.write_text(text, encoding="utf-8")
-        # A secret may be set where the Collector runs only; an empty one would not be valid.
-        environment = dict.fromkeys(_SECRET_NAMES, "unset") | os.environ
+        # A secret may be set where the Collector runs only; Datadog wants its key to look like one.
+        environment = dict.fromkeys(_SECRET_NAMES, "0" * 32) | os.environ
         try:
             done = subprocess.run(
                 [binary, "validate", f"--config={rendered}"],

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..config import ConfigError, InstrumentConfig, OtlpConfig
-from ..record import LogType
-from .base import Destination
+from ..record import LogRecord, LogType
+from .base import Destination, Rejected
 from .exporters import LogsDestination, MetricsDestination, SenderFactory, SpansDestination
 
 if TYPE_CHECKING:  # the SDK loads when a destination is opened
@@ -45,6 +46,30 @@ class AuditLogs(EncodedLogs):
     accepts: ClassVar[frozenset[LogType]] = frozenset({LogType.AUDIT})
 
 
+class MetricsPerBackend(MetricsDestination):
+    """Measurements with a stream for each backend behind the Collector.
+
+    The mark belongs to the stream. Were it that of all the backends that want a measurement, two loggers with other
+    routes would make two streams of one metric, which look the same once the mark is gone, and overwrite each other.
+    """
+
+    def deliver(self, batch: Sequence[LogRecord]) -> Sequence[Rejected]:
+        """Aggregate each measurement once per backend that wants it; it is delivered, or rejected, once."""
+        origins: dict[int, LogRecord] = {}
+        copies: list[LogRecord] = []
+        for record in batch:
+            if len(record.via_collector) < 2:
+                copies.append(record)
+            for name in record.via_collector if len(record.via_collector) > 1 else ():
+                copies.append(replace(record, via_collector=(name,)))
+                origins[id(copies[-1])] = record
+        rejected: dict[int, Rejected] = {}
+        for each in super().deliver(copies):
+            record = origins.get(id(each.record), each.record)
+            rejected[id(record)] = Rejected(record, each.reason)
+        return list(rejected.values())
+
+
 def otlp_destinations(
     config: OtlpConfig,
     resource: Resource,
@@ -73,7 +98,7 @@ def otlp_destinations(
             )
             destination.linger = LINGER
         else:
-            destination = MetricsDestination(
+            destination = MetricsPerBackend(
                 build,
                 name=full_name,
                 resource=resource,
