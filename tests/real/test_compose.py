@@ -53,7 +53,7 @@ def test_compose_understands_the_file_with_all_profiles() -> None:
         assert {port["host_ip"] for port in service.get("ports", [])} <= {"127.0.0.1"}, name
         assert int(service["mem_limit"]) >= 128 * 2**20
         assert service["healthcheck"]["interval"] == "5s"
-        for volume in service["volumes"] if "volumes" in service else []:
+        for volume in service.get("volumes", []):
             assert volume["type"] == "volume" or Path(volume["source"]).exists(), volume
         if "build" in service:
             folder = Path(service["build"]["context"])

@@ -29,7 +29,6 @@ NOT_HERE = {n.ELASTICSEARCH_DOCS}
 
 SECONDS = 60.0
 CHOSEN = {"service": ".*", "exchange": ".*", "operation": ".*", "__rate_interval": "10s"}
-ALERTS = [rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule]
 
 
 def losers(receiver: str) -> dict[str, Any]:
@@ -186,15 +185,15 @@ def test_a_query_for_what_no_longer_exists_is_noticed(stack: Stack) -> None:
 
 
 def test_what_is_lost_fires_and_the_rest_is_silent(stack: Stack) -> None:
-    def firing() -> dict[str, list[dict[str, Any]]]:
+    def alerts(*states: str) -> dict[str, list[dict[str, Any]]]:
         found: dict[str, list[dict[str, Any]]] = {}
         for alert in stack.prometheus.api("alerts")["alerts"]:
-            if alert["state"] == "firing":
+            if alert["state"] in states:
                 found.setdefault(alert["labels"]["alertname"], []).append(alert)
         return found
 
     expected = {"TelemetryLost", "CollectorLosesData"}
-    now = wait_until(firing, lambda found: expected <= found.keys(), "the alerts", SECONDS)
+    now = wait_until(lambda: alerts("firing"), lambda found: expected <= found.keys(), "the alerts", SECONDS)
     print("firing:", sorted(now))
     assert {alert["labels"]["reason"] for alert in now["TelemetryLost"]} == {"negative_counter"}
     lost = {(alert["labels"]["exporter"], alert["labels"]["reason"]) for alert in now["CollectorLosesData"]}
@@ -203,11 +202,11 @@ def test_what_is_lost_fires_and_the_rest_is_silent(stack: Stack) -> None:
         for text in alert["annotations"].values():
             assert text
             assert "<no value>" not in text
-            assert "error" not in text
-    quiet = (
-        {rule["alert"] for rule in ALERTS} - expected - {"CollectorQueueNearlyFull"}
-    )  # the full one, by design
-    assert not quiet & now.keys()
+            assert "error expanding" not in text
+    # Nobody answers at Jaeger's address, and one queue is for a single request: that is not quiet, by design.
+    by_design = {"AuditQueueStuck", "CollectorQueueNearlyFull"}
+    machine = {"LatencyBurnsFast", "LatencyBurnsSlowly"}  # may be a busy one
+    assert alerts("firing", "pending").keys() <= expected | by_design | machine
 
 
 def test_collector_that_is_gone_is_noticed(stack: Stack) -> None:
