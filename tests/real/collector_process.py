@@ -11,14 +11,14 @@ import copy
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.real.running import Program, free_ports
+from tests.real.running import Program
 
 Json = dict[str, Any]
 VARIABLE = re.compile(r"\$\{env:(\w+)(?::-([^}]*))?\}")
@@ -64,15 +64,11 @@ class PipelineCollector(Program):
         env: Mapping[str, str] | None = None,
         *,
         sink: str = "",
-        overrides: Mapping[str, Any] | None = None,
-        limit_file_bytes: int = 0,
     ) -> None:
-        document, self.replaced = without_missing(yaml.safe_load(config), components(binary), sink)
-        self.document = merged(document, overrides or {})
+        self.document, self.replaced = without_missing(yaml.safe_load(config), components(binary), sink)
         self._addresses = dict(_listening(self.document))
         names = [name for name in self._addresses if name not in (env or {})]
         super().__init__(binary, folder, names, env)
-        self.limit_file_bytes = limit_file_bytes
 
     def prepare(self) -> None:
         text = yaml.safe_dump(self.document, sort_keys=False)
@@ -81,11 +77,7 @@ class PipelineCollector(Program):
             self._env[name] = str(port) if self._addresses[name].isdigit() else f"127.0.0.1:{port}"
 
     def command(self) -> list[str]:
-        command = [str(self.binary), f"--config={self.folder / 'config.yaml'}"]
-        if not self.limit_file_bytes:
-            return command
-        # Past this size a write fails (SIGXFSZ is ignored by Go), as it does where the disk is full.
-        return ["prlimit", f"--fsize={self.limit_file_bytes}", *command]
+        return [str(self.binary), f"--config={self.folder / 'config.yaml'}"]
 
     def is_ready(self) -> bool:
         return "Everything is ready" in self.new_output()
@@ -192,18 +184,3 @@ def _otlp_instead(name: str, options: Json, sink: str) -> Json:
         "retry_on_failure": retry,
         **kept,
     }
-
-
-def merged(document: Json, overrides: Mapping[str, Any]) -> Json:
-    """The document with some keys replaced, at any depth."""
-    result = dict(document)
-    for key, value in overrides.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
-    return result
-
-
-def some_ports(count: int) -> Callable[[], str]:
-    """Gives out addresses of 127.0.0.1, one by one."""
-    ports = iter(free_ports(count))
-    return lambda: f"127.0.0.1:{next(ports)}"

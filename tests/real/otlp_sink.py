@@ -33,12 +33,20 @@ class OtlpSink(StandIn):
         super().__init__()
         self.received: dict[tuple[str, str], list[Any]] = {}
         """Requests by exporter and signal, in order."""
-        self.failures: list[Failure] = []
+        self.failures: list[tuple[str, Failure]] = []
 
-    def fail_next(self, *failures: Failure) -> None:
-        """Let the next requests fail, one each."""
+    def fail_next(self, exporter: str, *failures: Failure) -> None:
+        """Let the next requests of the exporters whose name begins so fail, one each."""
         with self.lock:
-            self.failures.extend(failures)
+            self.failures.extend((exporter, failure) for failure in failures)
+
+    def _next_failure(self, exporter: str) -> Failure:
+        with self.lock:
+            for entry in self.failures:
+                if exporter.startswith(entry[0]):
+                    self.failures.remove(entry)
+                    return entry[1]
+        return Failure()
 
     def handle(self, request: Request) -> Answer:
         exporter, _, path = request.path.strip("/").partition("/")
@@ -47,8 +55,7 @@ class OtlpSink(StandIn):
             self.violation(f"{request.method} {request.path} is not answered here")
             return Answer(404)
         parsed = TYPES[signal].FromString(request.body)
-        with self.lock:
-            failure = self.failures.pop(0) if self.failures else Failure()
+        failure = self._next_failure(exporter)
         time.sleep(failure.seconds)
         if failure.stored or not (failure.status or failure.reset):
             self._keep(exporter, signal, parsed)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -31,6 +31,11 @@ API_KEY = "a" * 32
 def best_binary() -> Path:
     """The Collector with the most in it: the full one where it is built, else the small one of the tests."""
     return parts.locate("otelcol-hft") or binary("otelcol-hft-test")
+
+
+def checked_in(profile: str) -> str:
+    """The Collector's configuration as it is in collector-config/, where another test holds it to be the rendered one."""
+    return (CONFIGS / f"{profile}.yaml").read_text()
 
 
 def rendered(logging_yaml: Path, profile: str) -> str:
@@ -124,6 +129,35 @@ def collector(
     return made
 
 
+class Production(NamedTuple):
+    """The two Collectors of production, chained."""
+
+    agent: PipelineCollector
+    gateway: PipelineCollector
+
+    def logging_yaml(self, folder: Path) -> None:
+        """Write the checked-in logging.yaml for a program in that folder, which sends to the agent."""
+        otlp = self.agent.address("HFT_COLLECTOR_HTTP_PORT")
+        copy_of(
+            "logging-prod.yaml", folder, otlp=otlp, audit=self.agent.address("HFT_COLLECTOR_AUDIT_HTTP_PORT")
+        )
+
+
+@contextmanager
+def production(folder: Path, behind: Backends, **env: str) -> Iterator[Production]:
+    """Agent and gateway as they are checked in, running; `env` is for both."""
+    with programs() as start:
+        gateway = start(collector(folder / "gateway", checked_in("gateway"), behind, env))
+        onward = {
+            "HFT_GATEWAY": gateway.address("HFT_COLLECTOR_GRPC_PORT"),
+            "HFT_GATEWAY_AUDIT": gateway.address("HFT_COLLECTOR_AUDIT_GRPC_PORT"),
+            "HFT_GATEWAY_INSECURE": "true",
+        }
+        yield Production(
+            start(collector(folder / "agent", checked_in("agent"), behind, {**onward, **env})), gateway
+        )
+
+
 def needs(*exporters: str) -> Any:
     """Skips where no Collector here has these exporters, with the way to get one."""
     found = parts.locate("otelcol-hft") or parts.locate("otelcol-hft-test")
@@ -145,12 +179,15 @@ def file_logs(*paths: Path) -> list[dict[str, Any]]:
 
 
 def whole_lines(lines: Any) -> Iterator[dict[str, Any]]:
-    """The requests in a file; one that was cut by a kill or by a full disk is left out."""
+    """The requests in a file. A kill or a full disk cuts a line, and the next request is appended to the torn half."""
     for line in lines:
         try:
             yield json.loads(line)
         except ValueError:
-            continue
+            start = line.rfind(b'{"resourceLogs"')
+            if start > 0:
+                with suppress(ValueError):
+                    yield json.loads(line[start:])
 
 
 def audit_ids(records: list[dict[str, Any]]) -> Counter[str]:

@@ -93,6 +93,11 @@ def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
 
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if (
+                stand_in._server is not self.server
+            ):  # down: a connection of before must not go on being served
+                self.close_connection = True
+                return
             path = self.path.partition("?")[0]
             headers = {name.lower(): value for name, value in self.headers.items()}
             with stand_in.lock:
@@ -109,9 +114,6 @@ def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
             except Exception as error:
                 stand_in.violation(f"{self.command} {path}: the stand-in failed: {error!r}")
                 raise
-            if stand_in._server is None:  # it went down meanwhile
-                self.close_connection = True
-                return
             self.send_response(answer.status)
             for name, value in answer.headers:
                 self.send_header(name, value)
