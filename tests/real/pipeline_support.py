@@ -162,7 +162,10 @@ def needs(*exporters: str) -> Any:
     """Skips where no Collector here has these exporters, with the way to get one."""
     found = parts.locate("otelcol-hft") or parts.locate("otelcol-hft-test")
     missing = set(exporters) - (components(found)["exporters"] if found else set())
-    reason = f"no Collector here has {', '.join(sorted(missing))}: {parts.cure('otelcol-hft')}"
+    cure = (
+        f"{parts.cure('otelcol-hft')}, or let HFT_OTELCOL name one, such as the official contrib distribution"
+    )
+    reason = f"no Collector here has {', '.join(sorted(missing))}: {cure}"
     return pytest.mark.skipif(bool(missing), reason=reason)
 
 
