@@ -67,6 +67,10 @@ CASES = [
     Case("TelemetryLost", "ongoing loss", {lost(): "5+5x60"}, "12m", [FIRST_LOSS]),
     Case("TelemetryLost", "a loss that is long past", {lost(): "5x80"}, "15m"),
     Case(
+        "TelemetryLost", "an old loss, seen again after the Collector was away for ten minutes",
+        {lost(): "5x20 stale _x38 5x20"}, "16m",
+    ),
+    Case(
         "TelemetryLost", "one loss seen two ways is one alert",
         {lost(): "0+1x40", lost(**{n.VIA: "process", "instance": "two"}): "0+1x40"}, "6m", [FIRST_LOSS],
     ),

@@ -100,7 +100,8 @@ def _processes() -> Row:
                 unit="recps",
             ),
             Panel(
-                "Waiting", "Records in lanes and at destinations: the fill of both. It should return to near nothing.",
+                "Waiting", "Records in lanes and at destinations: the fill of both. It should return to near nothing; what a process "
+                "had when it ended stays for an hour.",
                 "timeseries", [Query(f"sum by (place, type) ({n.PENDING}{OF()})", "{{place}} {{type}}")],
             ),
             Panel(

@@ -32,12 +32,15 @@ COLLECTOR = f'{{job="{n.COLLECTOR_JOB}"}}'
 Rule = dict[str, Any]
 
 
-def grown(metric: str, by: str, labels: str = "", window: str = "5m") -> str:
-    """By how much a counter grew, where it did: also one that was not there at the window's start."""
+def grown(metric: str, by: str, labels: str = "") -> str:
+    """By how much a counter grew in five minutes, where it did: also one that began with its first loss.
+
+    One that comes back after an outage of the Collector, or of Prometheus, has not begun: so the look back is longer.
+    """
     series = f"{metric}{labels}"
     return (
-        f"sum by ({by}) (increase({series}[{window}]) > 0) or "
-        f"sum by ({by}) ({series} unless {series} offset {window})"
+        f"sum by ({by}) (increase({series}[5m]) > 0) or "
+        f"sum by ({by}) ({series} unless last_over_time({series}[1h] offset 5m))"
     )
 
 

@@ -149,7 +149,7 @@ def _arbitrage() -> Row:
                 unit="ops",
             ),
             Panel(
-                "Profit", "In USD, before fees, by symbol, since the process began.", "timeseries",
+                "Profit", "In USD, before fees, by symbol, since each process began; one that ended stays for an hour.", "timeseries",
                 [Query(f"sum by ({n.SYMBOL}) ({n.PROFIT}{OF()})", symbol)],
                 unit="currencyUSD", defaults={"min": None},
             ),
