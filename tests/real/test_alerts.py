@@ -97,6 +97,10 @@ CASES = [
         [{"instance": "otelcol:8888", "outcome": "failed_client"}],
     ),
     Case(
+        "ElasticsearchRefusesDocuments", "documents that were sent twice",
+        {series(n.ELASTICSEARCH_DOCS, COLLECTOR, outcome="failed_client", error_type=n.CONFLICT): "_x8 3x20"}, "4m",
+    ),
+    Case(
         "ElasticsearchRefusesDocuments", "only good documents",
         {series(n.ELASTICSEARCH_DOCS, COLLECTOR, outcome="success"): "_x8 0+9x20"}, "4m",
     ),

@@ -201,3 +201,16 @@ def test_collector_can_be_reached_in_its_container() -> None:
 def test_collector_refuses_before_its_memory_is_at_its_end() -> None:
     limit = int(SERVICES["collector"]["environment"]["HFT_COLLECTOR_MEMORY_MIB"])
     assert limit * 1.25 < int(SERVICES["collector"]["mem_limit"].removesuffix("m"))
+
+
+def test_dashboards_hold_for_a_developers_collector_too() -> None:
+    stack = yaml.safe_load((ROOT / "docker" / "collector.yaml").read_text())
+    dev = yaml.safe_load((ROOT / "collector-config" / "dev.yaml").read_text())
+    assert stack["receivers"] == dev["receivers"]
+    assert stack["exporters"]["prometheus"] == dev["exporters"]["prometheus"]
+    assert stack["service"]["telemetry"] == dev["service"]["telemetry"]
+    pipelines = stack["service"]["pipelines"], dev["service"]["pipelines"]
+    assert pipelines[0]["metrics/prometheus"] == pipelines[1]["metrics/prometheus"]
+    for processor in pipelines[0]["metrics/prometheus"]["processors"]:
+        if processor != "transform/unmark":  # its other statements depend on the other pipelines
+            assert stack["processors"][processor] == dev["processors"][processor]

@@ -107,6 +107,8 @@ MEMORY = "otelcol_process_memory_rss"
 CPU = "otelcol_process_cpu_seconds"
 UPTIME = "otelcol_process_uptime"
 ELASTICSEARCH_DOCS = "otelcol_elasticsearch_docs_processed"
+CONFLICT = "version_conflict_engine_exception"
+"""Label error_type of a document that Elasticsearch has already; its outcome is failed_client, as of a bad one."""
 
 # --- what prometheus.yml calls its jobs -------------------------------------------------------------------------------
 

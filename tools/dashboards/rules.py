@@ -110,7 +110,9 @@ def _slo_records() -> list[Rule]:
 
 
 def _loss() -> list[Rule]:
-    documents = grown(n.ELASTICSEARCH_DOCS, "instance, outcome", '{outcome!="success"}')
+    # What is sent again is there already, by its _id: a conflict, and just as good as a success.
+    refused_documents = f'{{outcome!="success",error_type!="{n.CONFLICT}"}}'
+    documents = grown(n.ELASTICSEARCH_DOCS, "instance, outcome", refused_documents)
     refused = " or ".join(
         f"label_replace(sum by (instance, receiver) (rate({n.received(signal, outcome)}{COLLECTOR}[1m])) > 0, "
         f'"signal", "{signal}", "", "")'
