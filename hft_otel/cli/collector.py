@@ -44,13 +44,14 @@ def run_validate(file: Path, profile: str | None, otelcol: Path | None, *, every
             "collector` in a clone of hft-otel"
         )
     with tempfile.TemporaryDirectory() as folder:
+        found = Path(shutil.which(binary) or binary).absolute()
         rendered = Path(folder) / "collector.yaml"
         rendered.write_text(text, encoding="utf-8")
         # A secret may be set where the Collector runs only; Datadog wants its key to look like one.
         environment = dict.fromkeys(_SECRET_NAMES, "0" * 32) | os.environ
         try:
             done = subprocess.run(
-                [binary, "validate", f"--config={rendered}"],
+                [found, "validate", f"--config={rendered}"],
                 capture_output=True, text=True, check=False, timeout=_SECONDS, env=environment, cwd=folder,
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -11,14 +11,20 @@ import random
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
-from hft_otel import LogConfig, LogLevel, LogRecord, LogType
+from hft_otel import ConfigError, LogConfig, LogLevel, LogRecord, LogType
+from hft_otel.collector import render
 from hft_otel.collector.profiles import plan, route_table
 from hft_otel.collector.source import Source
 from hft_otel.otel.convert import severity
+from tests.real.collector_process import components, validate, without_missing
+from tests.real.pipeline_support import API_KEY, best_binary, checked_in
 from tests.real.running import Collector
 
 Json = dict[str, Any]
@@ -143,6 +149,61 @@ def _record(rng: random.Random) -> LogRecord:
     log_type = rng.choice(list(LogType))
     level = LogLevel(rng.choice(NUMBERS))
     return LogRecord(1.0, level, log_type, rng.choice(LOGGERS), message="m", context=context)
+
+
+# --- what is checked in
+
+
+@pytest.mark.parametrize("profile", ["dev", "agent", "gateway"])
+def test_every_profile_is_valid_for_a_real_collector(profile: str, tmp_path: Path) -> None:
+    otelcol = best_binary()
+    document, replaced = without_missing(
+        yaml.safe_load(checked_in(profile)), components(otelcol), "http://127.0.0.1:1"
+    )
+    assert validate(otelcol, document, tmp_path, {"DATADOG_API_KEY": API_KEY}) == ""
+    if replaced:
+        pytest.skip(f"valid, but {otelcol.name} was built without: {', '.join(replaced)}")
+
+
+@pytest.mark.parametrize(
+    "backends",
+    [
+        {"console": {}, "file": {"format": "json", "rotation": False}},
+        {"prometheus": {"host": "0.0.0.0", "port": 9000}},
+        {
+            "a": {
+                "type": "otlp",
+                "endpoint": "a:1",
+                "protocol": "grpc",
+                "headers": {"k": "v"},
+                "compression": "gzip",
+            }
+        },
+        {
+            "b c$": {
+                "type": "otlp",
+                "endpoint": "https://b:1/x",
+                "timeout": 2.5,
+                "signals": ["logs", "metrics"],
+            }
+        },
+    ],
+    ids=["files", "prometheus", "grpc", "http"],
+)
+def test_every_option_of_a_backend_is_valid_for_a_real_collector(backends: Json, tmp_path: Path) -> None:
+    config: Json = {"otlp": {}}
+    for name, options in backends.items():
+        kind = {"type": options.pop("type")} if "type" in options else {}
+        config[name] = {**kind, "config": {"via": "collector", **options}}
+    rules = [
+        {"backends": list(backends), "loggers": ["a\\b", 'q"*$'], "context": {'k"$': ["x$y", 1, 0.5, True]}}
+    ]
+    source = Source(LogConfig.from_dict({"environment": "dev", "backends": config, "routing_rules": rules}))
+    for profile in ("dev", "agent", "gateway"):
+        with suppress(ConfigError):  # not each of them serves each
+            text = render(source, profile, every_type=True)
+            env = {"HFT_A_HEADERS_K": "v"}
+            assert validate(best_binary(), yaml.safe_load(text), tmp_path, env) == "", profile
 
 
 # --- what is sent
