@@ -22,7 +22,7 @@ from tests.real.stack import Stack, running_stack
 from tools.dashboards import names as n
 from tools.dashboards.__main__ import DASHBOARDS
 from tools.dashboards.grafana import Dashboard, Query
-from tools.dashboards.rules import RULES
+from tools.dashboards.rules import AUDIT_WAIT, RULES
 
 NOT_HERE = {n.ELASTICSEARCH_DOCS}
 """Only an exporter that the small Collector does not have could count this."""
@@ -209,7 +209,9 @@ def test_what_is_lost_fires_and_the_rest_is_silent(stack: Stack) -> None:
     assert alerts("firing", "pending").keys() <= expected | by_design | machine
 
 
-def test_collector_that_is_gone_is_noticed(stack: Stack) -> None:
+def test_collector_that_is_gone_is_noticed_and_audits_are_seen_to_wait(stack: Stack) -> None:
+    waits = f'max({AUDIT_WAIT}{{{n.VIA}="process",place="otlp.audit"}})'
+    stack.prometheus.wait_for(waits)
     stack.collector.kill()
 
     def states() -> set[str]:
@@ -217,3 +219,6 @@ def test_collector_that_is_gone_is_noticed(stack: Stack) -> None:
         return {each["state"] for each in alerts if each["labels"]["alertname"] == "CollectorDown"}
 
     assert wait_until(states) <= {"pending", "firing"}
+    stack.prometheus.wait_for(f"{waits} > 1")  # seconds, at the pace of the last two minutes
+    failing = f'sum(rate({n.EXPORTS}{{{n.VIA}="process",outcome="failed"}}[10s])) > 0'
+    stack.prometheus.wait_for(failing)

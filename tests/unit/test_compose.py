@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -214,3 +217,39 @@ def test_dashboards_hold_for_a_developers_collector_too() -> None:
     for processor in pipelines[0]["metrics/prometheus"]["processors"]:
         if processor != "transform/unmark":  # its other statements depend on the other pipelines
             assert stack["processors"][processor] == dev["processors"][processor]
+
+
+def make(folder: Path, docker: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run make with a `docker` of ours, a shell script."""
+    program = folder / "docker"
+    program.write_text(f"#!/bin/sh\n{docker}\n")
+    program.chmod(0o755)
+    environment = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    command = ["make", "--no-print-directory", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30, env=environment)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not here")
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["up"], "compose up --build --detach --wait"),
+        (["up", "ARGS=--profile example"], "compose --profile example up --build --detach --wait"),
+        (["down"], "compose --profile * down"),
+        (["down", "ARGS=--volumes"], "compose --profile * down --volumes"),
+    ],
+)
+def test_make_asks_docker_compose(arguments: list[str], asked: str, tmp_path: Path) -> None:
+    done = make(tmp_path, f'echo "$*" >> {tmp_path}/asked', *arguments)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "asked").read_text().splitlines() == ["compose version", asked]
+    assert ("http://127.0.0.1:3000" in done.stdout) == (arguments[0] == "up")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not here")
+@pytest.mark.parametrize("target", ["up", "down"])
+def test_make_says_how_to_get_docker_where_it_is_missing(target: str, tmp_path: Path) -> None:
+    done = make(tmp_path, "exit 1", target)
+    assert done.returncode != 0
+    assert "https://docs.docker.com/compose/install/" in done.stdout
+    assert "docs/stack.md" in done.stdout

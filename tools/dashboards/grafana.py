@@ -9,6 +9,7 @@ from typing import Any
 PROMETHEUS = {"type": "prometheus", "uid": "prometheus"}
 SCHEMA_VERSION = 41  # Grafana 12
 WIDTH = 24
+PER_ROW = 3  # of a panel that is repeated, which takes whole rows
 GREEN, YELLOW, RED = "green", "yellow", "red"
 
 
@@ -174,7 +175,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
         "options": _OPTIONS.get(panel.kind, {}) | panel.options,
     }
     if panel.repeat:
-        model |= {"repeat": panel.repeat, "repeatDirection": "h", "maxPerRow": WIDTH // panel.width}
+        model |= {"repeat": panel.repeat, "repeatDirection": "h", "maxPerRow": PER_ROW}
     return model
 
 

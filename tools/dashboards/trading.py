@@ -92,11 +92,11 @@ def _latency() -> Row:
             ),
             Panel(
                 "Heat map: $operation", "How many took how long: one heat map per operation, of the exchanges chosen.",
-                "heatmap", [Query(heat, "{{le}}")], unit="short", repeat=OPERATION.name,
+                "heatmap", [Query(heat, "{{le}}")], unit="short", width=24, repeat=OPERATION.name,
             ),
             Panel(
                 "Heat map: $exchange", "How many took how long: one heat map per exchange, of the operations chosen.",
-                "heatmap", [Query(heat, "{{le}}")], unit="short", repeat=EXCHANGE.name,
+                "heatmap", [Query(heat, "{{le}}")], unit="short", width=24, repeat=EXCHANGE.name,
             ),
         ],
     )  # fmt: skip
