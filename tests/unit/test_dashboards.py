@@ -65,7 +65,8 @@ def test_panels_say_what_they_show(name: str) -> None:
         assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
         assert panel["datasource"] == grafana.PROMETHEUS
         assert panel["targets"]
-        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+        for key in ("refId", "expr", "legendFormat"):
+            assert len({target[key] for target in panel["targets"]}) == len(panel["targets"])
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)

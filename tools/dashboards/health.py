@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from . import names as n
 from .grafana import GREEN, RED, YELLOW, Dashboard, Panel, Query, Row, limits
 from .rules import AUDIT_WAIT, COLLECTOR_LOST, QUEUE_FILL, SDK_LOST
@@ -13,6 +15,14 @@ RATE = "[$__rate_interval]"
 OF = Who(service=True)
 COLLECTOR = f'{{job="{n.COLLECTOR_JOB}"}}'
 
+WORDS = {
+    "accepted": "",
+    "sent": "",
+    "refused": "refused",
+    "failed": "failed",
+    "send_failed": "not sent",
+    "enqueue_failed": "not queued",
+}
 NO_AUDIT = "Empty while no audit event was ever routed."
 LOSS = "Empty until something is lost."
 QUEUES = "Empty where no exporter of the Collector has a sending queue."
@@ -28,11 +38,12 @@ def own(metric: str, by: str) -> str:
     return f"sum by ({by}) (rate({metric}{COLLECTOR}{RATE}))"
 
 
-def per_signal(naming: object, outcome: str, by: str, empty: str = "") -> list[Query]:
+def per_signal(naming: Callable[[str, str], str], outcome: str, by: str, empty: str = "") -> list[Query]:
     """One query per signal, for metrics that the Collector names apart by signal."""
-    assert callable(naming)
     return [
-        Query(own(naming(signal, outcome), by), f"{{{{{by}}}}}: {signal}", empty=empty)
+        Query(
+            own(naming(signal, outcome), by), f"{{{{{by}}}}}: {signal} {WORDS[outcome]}".rstrip(), empty=empty
+        )
         for signal in n.SIGNALS
     ]
 

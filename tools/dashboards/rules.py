@@ -10,7 +10,17 @@ from typing import Any
 
 from . import names as n
 
-__all__ = ["AUDIT_WAIT", "COLLECTOR_LOST", "OBJECTIVES", "QUEUE_FILL", "RULES", "SDK_LOST"]
+__all__ = [
+    "AUDIT_WAIT",
+    "COLLECTOR_LOST",
+    "OBJECTIVES",
+    "QUEUE_FILL",
+    "RULES",
+    "SDK_LOST",
+    "WINDOWS",
+    "burn",
+    "promised",
+]
 
 SDK_LOST = "hft:telemetry_lost:increase5m"
 COLLECTOR_LOST = "otelcol:lost:increase5m"
@@ -47,6 +57,14 @@ def grown(metric: str, by: str, labels: str = "") -> str:
 def burn(window: str) -> str:
     """The record's name: the share of operations that took longer than their objective."""
     return f"hft:latency_slo_missed:ratio_rate{window}"
+
+
+def promised() -> str:
+    """The objectives in words."""
+    return "; ".join(
+        f"{operation}: {objective * 100:g} % within {bound * 1000:g} ms"
+        for operation, (bound, objective) in OBJECTIVES.items()
+    )
 
 
 def record(name: str, expr: str, **labels: str) -> Rule:
@@ -218,16 +236,12 @@ def _slo() -> list[Rule]:
             for operation, (_, objective) in OBJECTIVES.items()
             for budget in [round(factor * (1 - objective), 6)]
         ]
-        promised = "; ".join(
-            f"{operation}: {objective:.1%} within {bound * 1000:g} ms"
-            for operation, (bound, objective) in OBJECTIVES.items()
-        )
         rules.append(
             alert(
                 name, severity, " or ".join(terms), wait,
                 "{{ $labels.operation }} of {{ $labels.job }} is too slow too often",
                 f"{{{{ $value | humanizePercentage }}}} miss the objective, over {long} and over {short}: {factor:g} "
-                f"times what the objective allows ({promised}).",
+                f"times what the objective allows ({promised()}).",
                 "The heat maps of the trading overview show since when, and on which exchange.",
             )
         )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import names as n
 from .grafana import GREEN, RED, YELLOW, Dashboard, Panel, Query, Row, limits
+from .rules import WINDOWS, burn, promised
 from .variables import EXCHANGE, OPERATION, SERVICE, VIA, Who
 
 __all__ = ["TRADING"]
@@ -12,6 +13,8 @@ RATE = "[$__rate_interval]"
 OF = Who(service=True)
 AT = Who(service=True, exchange=True)
 LATENCY = Who(service=True, exchange=True, operation=True)
+
+SERVICE_ONLY = f'{{job=~"${SERVICE.name}"}}'
 
 QUIET = "Empty until it first happens: a counter that was never raised is not exported."
 
@@ -88,7 +91,17 @@ def _latency() -> Row:
                 "Quantiles by exchange",
                 "p50, p99 and p99.9 of the operations chosen, by exchange; logarithmic scale.", "timeseries",
                 [Query(quantile(share, n.EXCHANGE), f"{name} {{{{{n.EXCHANGE}}}}}") for name, share in shares],
-                unit="s", width=24, defaults=scale,
+                unit="s", width=16, defaults=scale,
+            ),
+            Panel(
+                "Objectives missed",
+                f"Share of operations that took longer than their objective, by all ways and exchanges: {promised()}.",
+                "timeseries",
+                [
+                    Query(f"max by (operation) ({burn(window)}{SERVICE_ONLY})", f"{{{{operation}}}}, over {window}")
+                    for window in (WINDOWS[0], WINDOWS[2])
+                ],
+                unit="percentunit",
             ),
             Panel(
                 "Heat map: $operation", "How many took how long: one heat map per operation, of the exchanges chosen.",
