@@ -152,8 +152,8 @@ def without_missing(document: Json, built: Mapping[str, frozenset[str]], sink: s
                 document["exporters"][renamed[name]] = _otlp_instead(name, options, sink)
     pipelines = document["service"]["pipelines"]
     for pipeline in pipelines.values():
-        for part in ("receivers", "processors", "exporters"):
-            wanted = (renamed.get(name, name) for name in pipeline.get(part) or [])
+        for part in pipeline:
+            wanted = (renamed.get(name, name) for name in pipeline[part])
             pipeline[part] = [name for name in wanted if name is not None]
     for name in [
         name for name, pipeline in pipelines.items() if not (pipeline["receivers"] and pipeline["exporters"])
@@ -171,12 +171,9 @@ def _flat(name: str) -> str:
 
 def _otlp_instead(name: str, options: Json, sink: str) -> Json:
     kept = {key: options[key] for key in ("sending_queue",) if key in options}
-    retries = (options.get("retry") or {}).get("max_retries", 0) > 1000
-    retry = {
-        "initial_interval": "100ms",
-        "max_interval": "1s",
-        "max_elapsed_time": "0s" if retries else "60s",
-    }
+    for_ever = (options.get("retry") or {}).get("max_retries", 0) > 1000  # Elasticsearch's own way to say so
+    limit = "0s" if for_ever else (options.get("retry_on_failure") or {}).get("max_elapsed_time", "5m")
+    retry = {"initial_interval": "100ms", "max_interval": "1s", "max_elapsed_time": limit}
     return {
         "endpoint": f"{sink}/{_flat(name)}",
         "compression": "none",

@@ -7,13 +7,18 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
+from tests.real.collector_process import without_missing
 from tests.real.datadog_intake import DatadogIntake
 from tests.real.elasticsearch_bulk import ElasticsearchBulk, Failure
+from tests.real.otlp_sink import OtlpSink
+from tests.real.pipeline_support import file_logs, texts
 from tests.real.stand_in import decompress, down, protobuf_fields
 
 KEY = {"DD-API-KEY": "a" * 32}
@@ -217,3 +222,98 @@ def test_what_is_no_protobuf_is_refused(message: bytes) -> None:
 def test_what_is_not_compressed_as_it_says_is_refused(body: bytes, encoding: str) -> None:
     with pytest.raises(ValueError, match=r"gzip|br"):
         decompress(body, encoding)
+
+
+BUILT = {kind: frozenset(names) for kind, names in {
+    "exporters": {"otlp_http", "file"}, "processors": {"filter"}, "connectors": {"forward"},
+}.items()}  # fmt: skip
+QUEUE = {"storage": "file_storage", "block_on_overflow": True}
+WHOLE: dict[str, Any] = {
+    "processors": {"filter": {}, "tail_sampling": {}},
+    "exporters": {
+        "file": {"path": "x"},
+        "elasticsearch/audit": {"retry": {"max_retries": 1_000_000}, "sending_queue": QUEUE},
+        "datadog": {"retry_on_failure": {"max_elapsed_time": "10m"}},
+    },
+    "connectors": {"datadog/connector": {}},
+    "service": {
+        "pipelines": {
+            "logs": {"receivers": ["otlp"], "processors": ["filter"], "exporters": ["file"]},
+            "logs/audit": {"receivers": ["otlp"], "exporters": ["elasticsearch/audit"]},
+            "traces": {
+                "receivers": ["otlp"],
+                "processors": ["filter", "tail_sampling"],
+                "exporters": ["datadog", "datadog/connector"],
+            },
+            "metrics/stats": {"receivers": ["datadog/connector"], "exporters": ["datadog"]},
+        }
+    },
+}
+
+
+def test_only_what_a_collector_lacks_is_replaced_and_all_of_it_is_said() -> None:
+    made, replaced = without_missing(WHOLE, BUILT, "http://sink")
+    assert sorted(replaced) == [
+        "datadog -> otlp_http/datadog",
+        "datadog/connector -> left out",
+        "elasticsearch/audit -> otlp_http/elasticsearch.audit",
+        "tail_sampling -> left out",
+    ]
+    assert made["service"]["pipelines"]["logs"] == WHOLE["service"]["pipelines"]["logs"]
+    assert made["service"]["pipelines"]["logs/audit"]["exporters"] == ["otlp_http/elasticsearch.audit"]
+    assert made["service"]["pipelines"]["traces"]["processors"] == ["filter"]
+    assert made["service"]["pipelines"]["traces"]["exporters"] == ["otlp_http/datadog"]
+    assert "metrics/stats" not in made["service"]["pipelines"]
+    audit, bulk = (made["exporters"][f"otlp_http/{name}"] for name in ("elasticsearch.audit", "datadog"))
+    assert (audit["endpoint"], audit["sending_queue"]) == ("http://sink/elasticsearch.audit", QUEUE)
+    assert audit["retry_on_failure"]["max_elapsed_time"] == "0s"  # for ever
+    assert bulk["retry_on_failure"]["max_elapsed_time"] == "10m"
+
+
+def test_nothing_is_replaced_where_all_is_built() -> None:
+    everything = {
+        "exporters": frozenset({"file", "elasticsearch", "datadog"}),
+        "processors": frozenset({"filter", "tail_sampling"}),
+        "connectors": frozenset({"datadog"}),
+    }
+    assert without_missing(WHOLE, everything, "http://sink") == (WHOLE, [])
+
+
+def test_sink_fails_only_the_exporter_that_it_was_told_to() -> None:
+    empty = b""
+    with OtlpSink() as sink:
+        sink.fail_next("elasticsearch", Failure(503))
+        assert requests.post(f"{sink.url}/datadog/v1/logs", empty, timeout=5).status_code == 200
+        assert requests.post(f"{sink.url}/elasticsearch.audit/v1/logs", empty, timeout=5).status_code == 503
+        assert requests.post(f"{sink.url}/elasticsearch.audit/v1/logs", empty, timeout=5).status_code == 200
+        assert requests.post(f"{sink.url}/elasticsearch.audit/v2/x", empty, timeout=5).status_code == 404
+        assert sink.exporters() == {"datadog", "elasticsearch.audit"}
+        assert len(sink.violations) == 1
+
+
+def test_sink_reports_a_mark_that_did_not_end_at_the_collector() -> None:
+    request = ExportLogsServiceRequest()
+    scope = request.resource_logs.add().scope_logs.add()
+    scope.log_records.add(event_name="audit.sent").attributes.add(key="audit.id").value.string_value = "a-1"
+    with OtlpSink() as sink:
+        requests.post(f"{sink.url}/x/v1/logs", request.SerializeToString(), timeout=5)
+        assert (sink.audits("x"), sink.violations) == ({"a-1": 1}, [])
+        scope.scope.attributes.add(key="hft.backends").value.string_value = "file"
+        requests.post(f"{sink.url}/x/v1/logs", request.SerializeToString(), timeout=5)
+        assert "hft.backends" in sink.violations[0]
+
+
+def test_down_stand_in_serves_no_connection_of_before(elastic: ElasticsearchBulk) -> None:
+    with requests.Session() as client:
+        assert client.get(elastic.url, timeout=5).status_code == 200
+        with down(elastic), pytest.raises(requests.ConnectionError):
+            client.get(elastic.url, timeout=5)
+
+
+def test_request_on_a_torn_line_is_read(tmp_path: Path) -> None:
+    record = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "kept"}}]}]}]}
+    file = tmp_path / "hft.jsonl"
+    file.write_text(
+        '{"resourceLogs":[{"scopeL' + json.dumps(record, separators=(",", ":")) + "\n" + '{"resourceLogs":['
+    )
+    assert texts(file_logs(file)) == ["kept"]
