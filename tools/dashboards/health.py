@@ -141,7 +141,7 @@ def _processes() -> Row:
 
 def _collector() -> Row:
     return Row(
-        "Collector",
+        "Collector: what goes through",
         [
             Panel(
                 "Received", "Items that it took per second, by receiver and signal.", "timeseries",
@@ -172,13 +172,21 @@ def _collector() -> Row:
                 [Query(own(n.ELASTICSEARCH_DOCS, "outcome"), "{{outcome}}", empty="Empty without an exporter to Elasticsearch.")],
                 unit="ops",
             ),
+        ],
+    )  # fmt: skip
+
+
+def _queues() -> Row:
+    return Row(
+        "Collector: queues and resources",
+        [
             Panel(
                 "Queue fill", "Share of each exporter's sending queue that is in use.", "timeseries",
                 [Query(QUEUE_FILL, "{{exporter}} {{data_type}}", empty=QUEUES)],
                 unit="percentunit", defaults=limits((0.8, RED)) | {"max": 1},
             ),
             Panel(
-                "Queued and in flight", "Requests that wait in sending queues, and those that are under way.",
+                "Queued and in flight", "Items (or what its sizer says) that wait in sending queues, and requests that are under way.",
                 "timeseries",
                 [
                     Query(f"sum by (exporter, data_type) ({n.QUEUE_SIZE}{COLLECTOR})",
@@ -205,6 +213,6 @@ HEALTH = Dashboard(
     description="Where telemetry is lost, late or waiting: in the lanes and destinations of the trading processes, and "
     "in the Collector.",
     variables=[SERVICE, VIA],
-    rows=[_verdict(), _processes(), _collector()],
+    rows=[_verdict(), _processes(), _collector(), _queues()],
     links=[("Trading overview", "hft-trading")],
 )

@@ -128,15 +128,6 @@ def _slo_records() -> list[Rule]:
 
 
 def _loss() -> list[Rule]:
-    # What is sent again is there already, by its _id: a conflict, and just as good as a success.
-    refused_documents = f'{{outcome!="success",error_type!="{n.CONFLICT}"}}'
-    documents = grown(n.ELASTICSEARCH_DOCS, "instance, outcome", refused_documents)
-    refused = " or ".join(
-        f"label_replace(sum by (instance, receiver) (rate({n.received(signal, outcome)}{COLLECTOR}[1m])) > 0, "
-        f'"signal", "{signal}", "", "")'
-        for signal in n.SIGNALS
-        for outcome in ("refused", "failed")
-    )
     return [
         alert(
             "TelemetryLost", "critical", f"max by (job, place, type, reason) ({SDK_LOST}) > 0", "",
@@ -154,6 +145,27 @@ def _loss() -> list[Rule]:
             "Run `hft-otel check` on its logging.yaml: it warns of this.",
         ),
         alert(
+            "MetricExportsFail", "warning",
+            f'sum by (job, destination) (increase({n.EXPORTS}{{outcome="failed"}}[2m])) > 0', "5m",
+            "{{ $labels.job }} cannot export its metrics to {{ $labels.destination }}",
+            "Exports have failed for five minutes. Sums are kept in the process and go out with the next success.",
+            "Is the Collector up, and is its address right in logging.yaml?",
+        ),
+    ]  # fmt: skip
+
+
+def _collector_loss() -> list[Rule]:
+    # What is sent again is there already, by its _id: a conflict, and just as good as a success.
+    refused_documents = f'{{outcome!="success",error_type!="{n.CONFLICT}"}}'
+    documents = grown(n.ELASTICSEARCH_DOCS, "instance, outcome", refused_documents)
+    refused = " or ".join(
+        f"label_replace(sum by (instance, receiver) (rate({n.received(signal, outcome)}{COLLECTOR}[1m])) > 0, "
+        f'"signal", "{signal}", "", "")'
+        for signal in n.SIGNALS
+        for outcome in ("refused", "failed")
+    )
+    return [
+        alert(
             "CollectorLosesData", "critical", f"{COLLECTOR_LOST} > 0", "",
             "The Collector gave up {{ $labels.signal }} for {{ $labels.exporter }}",
             "{{ $value | humanize }} items ({{ $labels.reason }}) in five minutes: they did not reach "
@@ -164,8 +176,8 @@ def _loss() -> list[Rule]:
             "ElasticsearchRefusesDocuments", "critical",
             f"({documents}) > 0", "",
             "Elasticsearch did not take documents: {{ $labels.outcome }}",
-            "{{ $value | humanize }} documents ended as {{ $labels.outcome }} in five minutes. A document that fails "
-            "inside of a good answer is not tried again; with failure_store it is kept, but not where it is looked for.",
+            "{{ $value | humanize }} documents ended as {{ $labels.outcome }} in five minutes, after all retries. "
+            "With failure_store they are kept, but not where they are looked for.",
             "Search the failure store: GET logs-audit.otel-default::failures/_search.",
         ),
         alert(
@@ -173,13 +185,6 @@ def _loss() -> list[Rule]:
             "The Collector refuses {{ $labels.signal }} at {{ $labels.receiver }}",
             "{{ $value | humanize }} items a second are refused; senders keep them and come again, while they have room.",
             "Its memory limit, or an exporter behind that receiver, is the usual cause.",
-        ),
-        alert(
-            "MetricExportsFail", "warning",
-            f'sum by (job, destination) (increase({n.EXPORTS}{{outcome="failed"}}[2m])) > 0', "5m",
-            "{{ $labels.job }} cannot export its metrics to {{ $labels.destination }}",
-            "Exports have failed for five minutes. Sums are kept in the process and go out with the next success.",
-            "Is the Collector up, and is its address right in logging.yaml?",
         ),
     ]  # fmt: skip
 
@@ -198,7 +203,7 @@ def _lateness() -> list[Rule]:
         alert(
             "AuditQueueStuck", "critical", f'min_over_time({n.QUEUE_SIZE}{{exporter=~".*audit.*"}}[1m]) > 0', "10m",
             "The Collector's audit queue for {{ $labels.exporter }} does not empty",
-            "It has not been empty for ten minutes and holds at least {{ $value }} requests. They are on disk.",
+            "It has not been empty for ten minutes and holds at least {{ $value | humanize }} items. They are on disk.",
             "Is the backend up? Does the disk of the queue have room?",
         ),
         alert(
@@ -252,7 +257,7 @@ RULES = {
     "groups": [
         {"name": "hft-otel-records", "rules": _records()},
         {"name": "hft-otel-latency-objectives", "rules": _slo_records()},
-        {"name": "hft-otel-loss", "rules": _loss()},
+        {"name": "hft-otel-loss", "rules": [*_loss(), *_collector_loss()]},
         {"name": "hft-otel-lateness", "rules": _lateness()},
         {"name": "hft-otel-latency", "rules": _slo()},
     ]
