@@ -23,6 +23,8 @@ PROFILES = {
     "agent": "the Collector beside a trading process: files here, all else on to the gateway",
     "gateway": "the Collector that the agents send to: it reaches Prometheus, Datadog, Elasticsearch and the rest",
 }
+MAX_REQUEST_MIB = 64
+"""Of a request over gRPC: AUDIT_BATCH audits, each as large as a segment of the journal, still fit."""
 GATEWAY = "gateway"
 REST = "rest"
 ATTRIBUTE = MARK.removeprefix('scope.attributes["').removesuffix('"]')
@@ -175,13 +177,18 @@ def _self_metrics(config: LogConfig) -> str:
 
 def _add_base(made: Plan) -> None:
     made.add("extensions", "health_check", {"endpoint": _address("HEALTH", 13133)})
-    made.add("receivers", "otlp", _receiver("", 4317))
+    made.add(
+        "receivers",
+        "otlp",
+        _receiver("", 4317),
+        "A batch over max_recv_msg_size_mib is refused for good; the default of 4 is less than an agent may send.",
+    )
     made.add(
         "receivers",
         "otlp/audit",
         _receiver("AUDIT_", 4327),
-        "For audits only: nothing that is refused on the other port can hold them up. An audit that comes in there is "
-        "kept as well.",
+        "For audits only: nothing that is refused on the other port can hold them up. An audit that arrives on the "
+        "other port is kept as well.",
     )
     prometheus = {
         "host": "${env:HFT_COLLECTOR_HOST:-127.0.0.1}",
@@ -193,7 +200,7 @@ def _add_base(made: Plan) -> None:
 def _receiver(part: str, port: int) -> dict[str, Any]:
     return {
         "protocols": {
-            "grpc": {"endpoint": _address(f"{part}GRPC", port)},
+            "grpc": {"endpoint": _address(f"{part}GRPC", port), "max_recv_msg_size_mib": MAX_REQUEST_MIB},
             "http": {"endpoint": _address(f"{part}HTTP", port + 1)},
         }
     }

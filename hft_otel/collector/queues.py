@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["STORAGE", "audit_queue", "bulk_queue"]
+__all__ = ["AUDIT_BATCH", "STORAGE", "audit_queue", "bulk_queue"]
 
 STORAGE = "file_storage"
+AUDIT_BATCH = 128
+"""Few enough that a request of large audits is not refused, and enough for thousands a second."""
 
 
 def bulk_queue() -> dict[str, Any]:
@@ -14,7 +16,7 @@ def bulk_queue() -> dict[str, Any]:
     return {
         "sizer": "items",
         "queue_size": 100_000,
-        "batch": {"flush_timeout": "200ms", "min_size": 512, "max_size": 8192},
+        "batch": {"flush_timeout": "200ms", "min_size": 512, "max_size": 4096},
     }
 
 
@@ -25,5 +27,5 @@ def audit_queue() -> dict[str, Any]:
         "block_on_overflow": True,
         "sizer": "items",
         "queue_size": 1_000_000,
-        "batch": {"flush_timeout": "200ms", "min_size": 256, "max_size": 1024},
+        "batch": {"flush_timeout": "200ms", "min_size": AUDIT_BATCH, "max_size": AUDIT_BATCH},
     }

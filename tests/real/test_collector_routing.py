@@ -24,8 +24,8 @@ from hft_otel.collector.profiles import plan, route_table
 from hft_otel.collector.source import Source
 from hft_otel.otel.convert import severity
 from tests.real.collector_process import components, validate, without_missing
-from tests.real.pipeline_support import API_KEY, best_binary, checked_in
-from tests.real.running import Collector
+from tests.real.pipeline_support import API_KEY, backends, best_binary, checked_in, production
+from tests.real.running import Collector, wait_until
 
 Json = dict[str, Any]
 
@@ -166,7 +166,7 @@ def test_every_profile_is_valid_for_a_real_collector(profile: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "backends",
+    "options",
     [
         {"console": {}, "file": {"format": "json", "rotation": False}},
         {"prometheus": {"host": "0.0.0.0", "port": 9000}},
@@ -190,13 +190,14 @@ def test_every_profile_is_valid_for_a_real_collector(profile: str, tmp_path: Pat
     ],
     ids=["files", "prometheus", "grpc", "http"],
 )
-def test_every_option_of_a_backend_is_valid_for_a_real_collector(backends: Json, tmp_path: Path) -> None:
+def test_every_option_of_a_backend_is_valid_for_a_real_collector(options: Json, tmp_path: Path) -> None:
     config: Json = {"otlp": {}}
-    for name, options in backends.items():
-        kind = {"type": options.pop("type")} if "type" in options else {}
-        config[name] = {**kind, "config": {"via": "collector", **options}}
+    for name, own in options.items():
+        kind = {"type": own["type"]} if "type" in own else {}
+        rest = {key: value for key, value in own.items() if key != "type"}
+        config[name] = {**kind, "config": {"via": "collector", **rest}}
     rules = [
-        {"backends": list(backends), "loggers": ["a\\b", 'q"*$'], "context": {'k"$': ["x$y", 1, 0.5, True]}}
+        {"backends": list(options), "loggers": ["a\\b", 'q"*$'], "context": {'k"$': ["x$y", 1, 0.5, True]}}
     ]
     source = Source(LogConfig.from_dict({"environment": "dev", "backends": config, "routing_rules": rules}))
     for profile in ("dev", "agent", "gateway"):
@@ -204,6 +205,24 @@ def test_every_option_of_a_backend_is_valid_for_a_real_collector(backends: Json,
             text = render(source, profile, every_type=True)
             env = {"HFT_A_HEADERS_K": "v"}
             assert validate(best_binary(), yaml.safe_load(text), tmp_path, env) == "", profile
+
+
+def test_audits_of_any_size_that_the_sdk_takes_pass_both_collectors(tmp_path: Path) -> None:
+    ids = {f"big-{number}" for number in range(40)}
+    with backends() as behind, production(tmp_path, behind) as (agent, gateway):
+        mark = {"hft.backends": "elasticsearch"}
+        logs = [
+            {"eventName": "audit.big", "attributes": _attributes({"audit.id": each, "text": "x" * 300_000})}
+            for each in sorted(ids)
+        ]
+        scope = {"scope": {"name": "app", "attributes": _attributes(mark)}, "logRecords": logs}
+        request = {"resourceLogs": [{"resource": {"attributes": []}, "scopeLogs": [scope]}]}
+        _post(f"http://{agent.address('HFT_COLLECTOR_AUDIT_HTTP_PORT')}", "logs", request)
+        wait_until(
+            lambda: set(behind.elastic_audits()), lambda found: found == ids, "40 audits of 300 kB", 20
+        )
+        assert agent.errors() == gateway.errors() == []
+    assert behind.violations() == []
 
 
 # --- what is sent
