@@ -83,8 +83,6 @@ def served(source: Source, profile: str) -> list[Served]:
     here: list[Served] = []
     onward: dict[str, tuple[str, ...]] = {}
     for name, backend in source.backends().items():
-        if type(backend) not in KINDS:
-            continue
         built = KINDS[type(backend)](source, name, backend)
         where = _profile_of(backend) if profile != "dev" else "dev"
         if where == profile:

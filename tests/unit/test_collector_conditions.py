@@ -98,6 +98,13 @@ def test_glob_is_what_pythons_fnmatch_is(pattern: str, name: str) -> None:
     assert bool(re.match(python, name)) == fnmatchcase(name, pattern), (pattern, python)
 
 
+@pytest.mark.parametrize("pattern", ["[z-a]", "[!z-a]", "[a-c]x", "[]a]", "[!]a]", "[a", "[a-]", "x[z-ab]"])
+@pytest.mark.parametrize("name", ["a", "b", "bx", "]", "-", "[a", "xb", "z", "c"])
+def test_sets_of_a_glob_are_pythons(pattern: str, name: str) -> None:
+    python = glob_pattern(pattern).replace(r"[^\x00-\x{10FFFF}]", "(?!)")
+    assert bool(re.match(python, name)) == fnmatchcase(name, pattern)
+
+
 def test_glob_reads_well() -> None:
     assert glob_pattern("parser.*") == r"^(?s:parser\..*)$"
     assert glob_pattern("[!ab]x") == "^[^ab]x$"
