@@ -19,13 +19,14 @@ import pytest
 import yaml
 
 from hft_otel import ConfigError, LogConfig, LogLevel, LogRecord, LogType
-from hft_otel.collector import render
+from hft_otel.collector import from_file, render
 from hft_otel.collector.profiles import plan, route_table
 from hft_otel.collector.source import Source
 from hft_otel.otel.convert import severity
-from tests.real.collector_process import components, validate, without_missing
+from tests.real.collector_process import PipelineCollector, components, validate, without_missing
 from tests.real.pipeline_support import API_KEY, backends, best_binary, checked_in, production
-from tests.real.running import Collector, wait_until
+from tests.real.processes import run_script
+from tests.real.running import Collector, Program, get, wait_until
 
 Json = dict[str, Any]
 
@@ -223,6 +224,49 @@ def test_audits_of_any_size_that_the_sdk_takes_pass_both_collectors(tmp_path: Pa
         )
         assert agent.errors() == gateway.errors() == []
     assert behind.violations() == []
+
+
+TWO_ROUTES = """
+logging:
+  environment: dev
+  backends:
+    otlp: {config: {endpoint: "http://%s", metric_interval: 0.2}}
+    prometheus: {config: {via: collector}}
+    tempo: {type: otlp, config: {via: collector, endpoint: "http://127.0.0.1:1", signals: [metrics]}}
+  routing_rules:
+    - {log_types: [METRIC], backends: [prometheus]}
+    - {log_types: [METRIC], loggers: [arb], backends: [tempo]}
+"""
+
+COUNTING = """
+from hft_otel import LogConfig, LoggerFactory
+
+config = LogConfig.from_yaml("logging.yaml")
+arb, parser = (LoggerFactory.create_logger(name, config) for name in ("arb", "parser"))
+for _ in range(3):
+    arb.counter("orders")
+for _ in range(4):
+    parser.counter("orders")
+assert arb.force_flush(20)
+print("{}")
+"""
+
+
+def test_one_metric_over_two_routes_is_one_series_in_prometheus(
+    tmp_path: Path, running: Callable[[Program], None]
+) -> None:
+    file = tmp_path / "logging.yaml"
+    file.write_text(TWO_ROUTES % "127.0.0.1:1")
+    own = {"HFT_COLLECTOR_DATA": str(tmp_path / "data")}
+    otel = PipelineCollector(best_binary(), tmp_path / "collector", render(from_file(file, {}), "dev"), own)
+    running(otel)
+    file.write_text(TWO_ROUTES % otel.address("HFT_COLLECTOR_HTTP_PORT"))
+    run_script(COUNTING, cwd=tmp_path)
+    url = f"http://{otel.address('HFT_PROMETHEUS_ENDPOINT')}/metrics"
+    series = wait_until(
+        lambda: [line for line in get(url).splitlines() if line.startswith("hft_orders_total{")]
+    )
+    assert [line.rpartition(" ")[2] for line in series] == ["7"], series
 
 
 # --- what is sent
