@@ -106,7 +106,7 @@ def _to_gateway() -> Built:
     def exporter(suffix: str, port: int, rest: dict[str, Any], comment: str) -> Exporter:
         variable = f"HFT_GATEWAY{'_' + suffix.upper() if suffix else ''}"
         options = {
-            "endpoint": f"${{env:{variable}:-127.0.0.1:{port}}}",
+            "endpoint": f"${{env:{variable}:-gateway:{port}}}",
             "tls": {"insecure": "${env:HFT_GATEWAY_INSECURE:-false}"},
             **rest,
         }

@@ -155,8 +155,8 @@ def test_agent_keeps_files_and_sends_the_rest_on_with_its_mark() -> None:
 def test_agents_ways_to_the_gateway_share_no_queue() -> None:
     exporters = checked_in("agent")["exporters"]
     bulk, audit = exporters["otlp_grpc/gateway"], exporters["otlp_grpc/gateway.audit"]
-    assert bulk["endpoint"] == "${env:HFT_GATEWAY:-127.0.0.1:4317}"
-    assert audit["endpoint"] == "${env:HFT_GATEWAY_AUDIT:-127.0.0.1:4327}"
+    assert bulk["endpoint"] == "${env:HFT_GATEWAY:-gateway:4317}"
+    assert audit["endpoint"] == "${env:HFT_GATEWAY_AUDIT:-gateway:4327}"
     assert bulk["retry_on_failure"] == {"max_elapsed_time": "10m"}
     assert "storage" not in bulk["sending_queue"]
 
