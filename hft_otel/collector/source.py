@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class Source:
 
     config: LogConfig
     file: str = ""
-    references: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+    references: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """By backend and option: what the file says there, where it says a variable."""
     warnings: list[str] = field(default_factory=list)
 
@@ -52,7 +52,7 @@ class Source:
     def text(self, backend: str, option: str, value: object) -> str:
         """Return the text of an option as the Collector reads it: variables stay variables."""
         given = self.references.get((backend, option))
-        return _reference(given) if isinstance(given, str) else str(value).replace("$", "$$")
+        return str(value).replace("$", "$$") if given is None else _reference(given)
 
     def endpoint(self, backend: str, option: str, value: object, variable_name: str = "") -> str:
         """Return the text of an option that another machine needs otherwise: a variable with this default.
@@ -86,15 +86,25 @@ def variable(backend: str, option: str) -> str:
 
 
 def from_file(file: Path, environ: Mapping[str, str] | None = None) -> Source:
-    """Load a logging.yaml to compile; raises ConfigError. Variables without a default need no value here."""
-    known = dict(os.environ if environ is None else environ)
+    """Load a logging.yaml to compile; raises ConfigError. What stays a variable needs no value here."""
     document = _document(file)
-    for text in _texts(document):
-        for found in _VARIABLE.finditer(text):
-            if found[1] and found[2] is None:
-                known.setdefault(found[1], _UNSET)
-    config = load_file(file, known)
-    return Source(config, file.name, dict(_references(document)))
+    references = dict(_references(document))
+    known = dict(os.environ if environ is None else environ)
+    for name in _without_default(references.values()) - _without_default(_texts(_rest(document))):
+        known.setdefault(name, _UNSET)
+    return Source(load_file(file, known), file.name, references)
+
+
+def _without_default(texts: Iterable[str]) -> set[str]:
+    """Return the variables that need a value."""
+    return {found[1] for text in texts for found in _VARIABLE.finditer(text) if found[1] and not found[2]}
+
+
+def _rest(document: Any) -> dict[Any, Any]:
+    """Return the part of a file that is compiled: what a variable in there holds must be known."""
+    return {
+        key: value for key, value in _mapping(_mapping(document).get("logging")).items() if key != "backends"
+    }
 
 
 def _document(file: Path) -> Any:
@@ -113,7 +123,7 @@ def _texts(value: Any, depth: int = 0) -> Iterator[str]:
             yield from _texts(item, depth + 1)
 
 
-def _references(document: Any) -> Iterator[tuple[tuple[str, str], Any]]:
+def _references(document: Any) -> Iterator[tuple[tuple[str, str], str]]:
     for name, backend in _mapping(_mapping(_mapping(document).get("logging")).get("backends")).items():
         options = {**_mapping(backend), **_mapping(_mapping(backend).get("config"))}
         for option, value in options.items():

@@ -405,6 +405,18 @@ def test_variables_need_no_value_where_it_is_rendered_and_flags_take_theirs(tmp_
         render(from_file(tmp_path / "logging.yaml", {"ON": "false"}), "dev")
 
 
+def test_a_variable_in_a_rule_needs_its_value(tmp_path: Path) -> None:
+    text = (
+        "logging: {backends: {otlp: {}, file: {config: {via: collector, format: json, file_path: '${P}'}}}, "
+        "routing_rules: [{log_types: [TEXT], context: {venue: '${V}'}, backends: [file]}]}"
+    )
+    (tmp_path / "logging.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="the environment variable V is not set"):
+        from_file(tmp_path / "logging.yaml", {})
+    found = document(from_file(tmp_path / "logging.yaml", {"V": "x"}))
+    assert 'log.attributes["venue"] != "x"' in found["processors"]["filter/file"]["log_conditions"][-1]
+
+
 def test_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such file"):
         from_file(tmp_path / "none.yaml", {})
