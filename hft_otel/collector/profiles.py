@@ -144,6 +144,7 @@ def plan(source: Source, profile: str, *, every_type: bool = False) -> Plan:
                 _add_pipeline(made, kind, target, drop_conditions(kind, takers, tables[0], self_metrics))
     if profile == "dev":
         _add_rest(made, self_metrics)
+        _shrink_queues(made)
     _add_sinks(made)
     _add_shared_processors(made)
     return made
@@ -270,6 +271,14 @@ def _add_rest(made: Plan, self_metrics: str) -> None:
             "processors": ["memory_limiter", f"filter/{REST}"],
             "exporters": [f"debug/{REST}"],
         }
+
+
+def _shrink_queues(made: Plan) -> None:
+    """Leave the memory of a developer's machine to others; audits keep their queues on disk."""
+    for options in made.exporters.values():
+        queue = options.get("sending_queue")
+        if queue and "storage" not in queue:
+            options["sending_queue"] = {**queue, "queue_size": 10_000}
 
 
 def _add_sinks(made: Plan) -> None:

@@ -320,6 +320,18 @@ def test_what_no_backend_is_marked_for_shows_in_dev() -> None:
     ]
 
 
+def test_queues_in_memory_are_small_in_dev() -> None:
+    source = source_of({"elasticsearch": {}}, {"backends": ["elasticsearch"]})
+    sizes = {
+        profile: [
+            document(source, profile)["exporters"][name]["sending_queue"]["queue_size"]
+            for name in ("elasticsearch", "elasticsearch/audit")
+        ]
+        for profile in ("dev", "gateway")
+    }
+    assert sizes == {"dev": [10_000, 1_000_000], "gateway": [100_000, 1_000_000]}
+
+
 def test_self_metrics_have_the_prefix_of_the_way_to_the_collector() -> None:
     backends = {"prometheus": collected(), "otlp": {"config": {"prefix": "desk_"}}}
     source = source_of(backends, {"log_types": ["METRIC"], "backends": ["prometheus"]})
