@@ -57,7 +57,12 @@ def run_validate(file: Path, profile: str | None, otelcol: Path | None, *, every
         except (OSError, subprocess.TimeoutExpired) as error:
             raise click.UsageError(f"{binary} cannot be run: {error}") from None
     if done.returncode:
-        click.echo(f"{binary} says that it is not valid:\n{(done.stderr or done.stdout).strip()}", err=True)
+        said = (done.stderr or done.stdout).strip()
+        click.echo(f"{binary} says that it is not valid:\n{said}", err=True)
+        if "unknown type" in said:
+            click.echo(
+                "cure: it was built without that; otelcol-contrib, 0.160 or newer, has everything", err=True
+            )
         return 1
     click.echo(f"valid: {file} as {profile or default_profile(from_file(file).config)}, says {binary}")
     return 0

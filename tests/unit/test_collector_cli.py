@@ -77,6 +77,7 @@ def test_validate_ends_with_what_the_collector_says(tmp_path: Path) -> None:
     result = run("collector", "validate", PROD, "--otelcol", bad)
     assert result.exit_code == 1
     assert "unknown type: x" in result.stderr
+    assert "cure: it was built without that; otelcol-contrib" in result.stderr
 
 
 def test_validate_needs_no_secret(tmp_path: Path) -> None:
