@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -91,6 +92,14 @@ class Backends:
         if self.is_replaced("datadog"):
             return len(self.sink.texts("datadog"))
         return len(self.datadog.logs)
+
+    def datadog_numbers(self) -> set[int]:
+        """The numbers at the end of the text records that came to Datadog."""
+        if self.is_replaced("datadog"):
+            return {int(body.rpartition(" ")[2]) for body in self.sink.texts("datadog")}
+        with self.datadog.lock:
+            found = (re.search(r"slow answer (\d+)", entry["message"]) for entry in self.datadog.logs)
+        return {int(match[1]) for match in found if match}
 
     def violations(self) -> list[str]:
         """What any of them found wrong."""

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.real.collector_process import PipelineCollector
 from tests.real.elasticsearch_bulk import Failure
 from tests.real.pipeline_support import (
     Backends,
@@ -28,7 +29,7 @@ from tests.real.pipeline_support import (
     needs,
     production,
 )
-from tests.real.processes import hear, python, started
+from tests.real.processes import hear, python, say, started
 from tests.real.running import wait_until
 from tests.real.stand_in import StandIn, down
 
@@ -36,8 +37,6 @@ pytestmark = pytest.mark.slow
 
 TOTAL = 600
 MAX_BATCH = 1024  # of the audits' queue
-IN_MEMORY = TOTAL // 3
-"""At most so many warnings wait in memory when it is killed, twice: best effort is for a moment, not for minutes."""
 OUTAGE = float(os.environ.get("HFT_TEST_OUTAGE", "10"))
 """Seconds that a backend is down; a minute, with patience."""
 
@@ -55,10 +54,17 @@ for number in range(total):
     engine.warning("slow answer %d", number, number=number)
     if number == total // 4:
         print("under way", flush=True)
+    if number == total * 3 // 4:
+        sys.stdin.readline()  # the last quarter comes when it is over, whatever it is
     time.sleep(max(0.0, start + seconds * number / total - time.monotonic()))
-report = engine.force_flush(60)
+# A flush is false at once where one export of metrics is refused, as by an agent that is just starting.
+for flushes in range(1, 6):
+    if report := engine.force_flush(60):
+        break
+    time.sleep(0.5)
 end_now()
 print(json.dumps({
+    "flushes": flushes,
     "flushed": bool(report), "report": str(report),
     "delivered": {f"{s.destination} {s.type}": s.delivered for s in report.destinations},
     "dropped": [str(s) for s in (*report.lanes, *report.destinations) if s.dropped],
@@ -75,11 +81,14 @@ class Stream(NamedTuple):
     logs: Path
 
     def end(self) -> dict[str, Any]:
-        """Wait for its end; its own account."""
+        """Let it log the last quarter, and wait for its end; its own account."""
+        say(self.process)
         told: dict[str, Any] = json.loads(hear(self.process))
         assert self.process.wait(30) == 0
         assert told["flushed"], told["report"]
         assert told["dropped"] == []
+        if told["flushes"] > 1:
+            print(f"flushed at the {told['flushes']}. try")
         return told
 
     def on_disk(self) -> Counter[str]:
@@ -123,48 +132,55 @@ def streaming(folder: Path, seconds: float, total: int = TOTAL, logs: Path | Non
             yield Stream(process, whole, behind, logs or folder / "agent" / "logs")
 
 
-def datadog_missing(stream: Stream) -> int:
-    """Warnings that did not come to Datadog's place, after waiting for them."""
-    end = time.monotonic() + 5
-    while (missing := TOTAL - stream.behind.datadog_texts()) > 0 and time.monotonic() < end:
-        time.sleep(0.1)
-    return missing
+def kill_twice(stream: Stream, victim: PipelineCollector) -> set[int]:
+    """Kill a Collector mid-stream and start it again; the warnings that production had at the last kill."""
+    had: set[int] = set()
+    for _ in range(2):
+        assert victim.kill() == -9
+        had = set(stream.texts_on_disk())
+        time.sleep(0.5)
+        victim.start()
+        time.sleep(0.7)
+    return had
+
+
+def check_warnings(stream: Stream, had: set[int], whose: str) -> None:
+    """Datadog, best effort, lacks nothing but what a killed Collector had in memory; how much that is."""
+    lacking = wait_until(
+        lambda: set(range(TOTAL)) - stream.behind.datadog_numbers(),
+        lambda missing: missing <= had,
+        "at Datadog every warning that was logged after the last kill",
+        40,
+    )
+    print(
+        f"warnings: {len(lacking)} of {TOTAL} are not at Datadog: they were in {whose} memory when it was killed"
+    )
+    assert len(had) < TOTAL  # so there was something left to come
 
 
 def test_killed_agent_loses_no_audit_and_no_text_on_disk(tmp_path: Path) -> None:
     with streaming(tmp_path, 4) as stream:
-        for _ in range(2):
-            assert stream.whole.agent.kill() == -9
-            time.sleep(0.5)
-            stream.whole.agent.start()
-            time.sleep(0.7)
+        had = kill_twice(stream, stream.whole.agent)
         told = stream.end()
         stream.check_audits("agent killed twice")
         texts = stream.texts_on_disk()
-        missing = datadog_missing(stream)
+        delivered = told["delivered"]["otlp.logs TEXT"]
         print(
-            f"warnings: {told['delivered']['otlp.logs TEXT']} delivered, {len(texts)} on disk and "
-            f"{texts.total() - len(texts)} repeated; {missing} not at Datadog: in the agent's memory"
+            f"warnings: {delivered} delivered, {len(texts)} on disk and {texts.total() - len(texts)} repeated"
         )
-        assert missing <= IN_MEMORY
-        assert told["delivered"]["otlp.logs TEXT"] == TOTAL
+        assert delivered == TOTAL
         assert set(texts) == set(range(TOTAL))
+        check_warnings(stream, had, "the agent's")
 
 
 def test_killed_gateway_loses_no_audit(tmp_path: Path) -> None:
     with streaming(tmp_path, 4) as stream:
-        for _ in range(2):
-            assert stream.whole.gateway.kill() == -9
-            time.sleep(0.5)
-            stream.whole.gateway.start()
-            time.sleep(0.7)
+        had = kill_twice(stream, stream.whole.gateway)
         stream.end()
         disk, _ = stream.check_audits("gateway killed twice")
-        missing = datadog_missing(stream)
-        print(f"warnings: {missing} of {TOTAL} not at Datadog: in the gateway's memory")
-        assert missing <= IN_MEMORY
         assert set(disk.values()) == {1}
         assert set(stream.texts_on_disk().values()) == {1}
+        check_warnings(stream, had, "the gateway's")
 
 
 def test_audits_wait_on_disk_for_a_backend_that_is_down_also_over_a_kill(tmp_path: Path) -> None:
@@ -280,7 +296,7 @@ def test_full_disk_of_the_agent_loses_nothing_once_there_is_room(tmp_path: Path,
             f"on disk while it was full: {before}; warnings: {told['delivered']['otlp.logs TEXT']} delivered, "
             f"{len(texts)} on disk and {texts.total() - len(texts)} repeated"
         )
-        assert before < TOTAL
+        assert before < TOTAL * 3 // 4  # it was full, and not only slow
         assert set(texts) == set(range(TOTAL))
 
 
