@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -171,9 +172,8 @@ def needs(*exporters: str) -> Any:
     """Skips where no Collector here has these exporters, with the way to get one."""
     found = parts.locate("otelcol-hft") or parts.locate("otelcol-hft-test")
     missing = set(exporters) - (components(found)["exporters"] if found else set())
-    cure = (
-        f"{parts.cure('otelcol-hft')}, or let HFT_OTELCOL name one, such as the official contrib distribution"
-    )
+    here = "the one of HFT_OTELCOL has not" if "HFT_OTELCOL" in os.environ else parts.cure("otelcol-hft")
+    cure = f"{here}; let HFT_OTELCOL name one that has, such as the official contrib distribution"
     reason = f"no Collector here has {', '.join(sorted(missing))}: {cure}"
     return pytest.mark.skipif(bool(missing), reason=reason)
 

@@ -92,10 +92,10 @@ def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
         timeout = 60
 
         def _serve(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if (
-                stand_in._server is not self.server
-            ):  # down: a connection of before must not go on being served
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length)
+            is_down = stand_in._server is not self.server  # a connection of before must not go on being served
+            if is_down or len(body) < length:  # the sender was killed in the middle of its request
                 self.close_connection = True
                 return
             path = self.path.partition("?")[0]
