@@ -85,7 +85,7 @@ class Rule:
         if not self.covers(record.logger_name):
             return f"takes only loggers {', '.join(self.loggers)}"
         for key, values in self.context:
-            if str(record.context.get(key)) not in values or key not in record.context:
+            if _text_of(record, key) not in values:
                 return f"takes only where {key} is {' or '.join(sorted(values))}"
         return None
 
@@ -123,7 +123,7 @@ class RouteTable:
         """Return what the answer for a record depends on."""
         if not self._context_keys:
             return (record.log_type, record.level, record.logger_name)
-        values = (str(record.context[key]) if key in record.context else None for key in self._context_keys)
+        values = (_text_of(record, key) for key in self._context_keys)
         return (record.log_type, record.level, record.logger_name, *values)
 
     def names(self, record: LogRecord) -> tuple[str, ...]:
@@ -247,6 +247,13 @@ def level_number(level: object, default: int) -> int:
     if number is None:
         raise ValueError(f"unknown level {level!r}; valid are {', '.join(logging.getLevelNamesMapping())}")
     return number
+
+
+def _text_of(record: LogRecord, key: str) -> str | None:
+    """Return what a rule's `context` looks at: the tag of a measurement, else the context value; None for neither."""
+    if key in record.metric_tags:
+        return str(record.metric_tags[key])
+    return str(record.context[key]) if key in record.context else None
 
 
 def _info(item: tuple[str, LogBackend]) -> BackendInfo:

@@ -190,6 +190,15 @@ def test_a_rule_may_ask_for_context_values() -> None:
     assert names(rules, record(exchange="mexc", live=True)) == set()
 
 
+def test_a_rule_that_asks_for_context_sees_the_tags_of_a_measurement_first() -> None:
+    rules = [{"context": {"exchange": "mexc"}, "backends": ["prometheus"]}]
+    tagged, other = record(METRIC, exchange="gateio"), record(METRIC, exchange="mexc")
+    tagged.metric_tags, other.metric_tags = {"exchange": "mexc"}, {"exchange": "gateio"}
+    assert names(rules, tagged) == {"prometheus"}
+    assert names(rules, other) == set()
+    assert names(rules, record(METRIC, exchange="mexc")) == {"prometheus"}
+
+
 def test_a_missing_context_key_is_not_the_value_none() -> None:
     rules = [{"context": {"order": "None"}, "backends": ["console"]}]
     assert names(rules, record()) == set()
