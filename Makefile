@@ -32,7 +32,7 @@ test: $(READY) ## all tests: fast ones first, then those against real parts, the
 	@echo "== 1 of 4: the fast tests"
 	@$(PYTEST) -m "$(FAST)" -n auto -q $(COVER) || $(AGAIN)
 	@echo "== 2 of 4: the real parts (built once; minutes the first time, nothing afterwards)"
-	@$(BIN)/python tools/parts.py all || { status=$$?; \
+	@$(BIN)/python -m tools.parts all || { status=$$?; \
 	    if [ "$$CI" = true ]; then echo "The real parts are not all there, and CI=true: that is a failure."; exit $$status; fi; \
 	    echo "The tests that need a missing part are SKIPPED; the line above says how to get it."; }
 	@echo "== 3 of 4: the slow tests, and those against the real parts"
@@ -47,7 +47,7 @@ bench: $(READY) ## what a log call costs, beside stdlib and OpenTelemetry's own 
 	@$(BIN)/python benchmarks/call_cost.py $(ARGS)
 
 bench-tail: $(VENV)/.bench ## what logging does to a paced loop's tail latency, beside the peers (two idle cores)
-	@$(BIN)/python tools/parts.py collector || true
+	@$(BIN)/python -m tools.parts collector || true
 	@$(BIN)/python benchmarks/tail.py $(ARGS)
 
 check: $(READY) ## ruff, its formatter, and mypy --strict
@@ -55,25 +55,28 @@ check: $(READY) ## ruff, its formatter, and mypy --strict
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-parts: $(READY) ## build the real parts for the tests: Collector, Prometheus, Pushgateway, OpenSearch (needs Go)
-	@$(BIN)/python tools/parts.py all
+parts: $(READY) ## build the real parts for the tests: Collectors, Prometheus, Pushgateway, OpenSearch (needs Go)
+	@$(BIN)/python -m tools.parts all
 
 collector: $(READY) ## build the small Collector only, the one of the tests
-	@$(BIN)/python tools/parts.py collector
+	@$(BIN)/python -m tools.parts collector
+
+collector-elasticsearch: $(READY) ## build the small Collector with Elasticsearch's exporter (an older release of it)
+	@$(BIN)/python -m tools.parts collector-elasticsearch
 
 collector-full: $(READY) ## build the full Collector, with Datadog and Elasticsearch (6 GB of memory)
-	@$(BIN)/python tools/parts.py collector-full
+	@$(BIN)/python -m tools.parts collector-full
 
 opensearch: $(READY) ## bring OpenSearch for the tests (needs Java and Maven)
-	@$(BIN)/python tools/parts.py opensearch
+	@$(BIN)/python -m tools.parts opensearch
 
 e2e: $(READY) ## end to end through real Collectors: files, Prometheus, the backends, failures (ARGS="-k kill")
-	@$(BIN)/python tools/parts.py all
+	@$(BIN)/python -m tools.parts all
 	@$(PYTEST) -v -s tests/real/test_pipeline*.py $(ARGS)
 
 prometheus: $(READY) ## build Prometheus, promtool and the Pushgateway only
-	@$(BIN)/python tools/parts.py prometheus
-	@$(BIN)/python tools/parts.py pushgateway
+	@$(BIN)/python -m tools.parts prometheus
+	@$(BIN)/python -m tools.parts pushgateway
 
 up: ## start the stack: Collector, Prometheus, Grafana, Elasticsearch, Jaeger (ARGS="--profile example")
 	@$(NEEDS_DOCKER)
@@ -114,4 +117,4 @@ $(VENV)/.bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@touch $@
 
-.PHONY: help up down dashboards stack-config demo test test-fast bench bench-tail check parts collector collector-full opensearch e2e prometheus clean clean-parts
+.PHONY: help up down dashboards stack-config demo test test-fast bench bench-tail check parts collector collector-elasticsearch collector-full opensearch e2e prometheus clean clean-parts

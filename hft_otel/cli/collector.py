@@ -15,7 +15,7 @@ from ..collector import default_profile, from_file, render
 __all__ = ["find_otelcol", "run_render", "run_validate"]
 
 _NAMES = ("otelcol-contrib", "otelcol")
-_BUILT = ("otelcol-hft", "otelcol-hft-test")
+_BUILT = ("otelcol-hft", "otelcol-hft-es", "otelcol-hft-test")
 _SECONDS = 60.0
 _SECRET_NAMES = ("DATADOG_API_KEY", "ELASTICSEARCH_API_KEY")
 

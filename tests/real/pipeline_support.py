@@ -30,9 +30,17 @@ CONFIGS = ROOT / "collector-config"
 API_KEY = "a" * 32
 
 
+COLLECTORS = ("otelcol-hft", "otelcol-hft-es", "otelcol-hft-test")
+"""The one with the most in it first: the full one, the one with Elasticsearch, the small one."""
+
+
 def best_binary() -> Path:
-    """The Collector with the most in it: the full one where it is built, else the small one of the tests."""
-    return parts.locate("otelcol-hft") or binary("otelcol-hft-test")
+    """The Collector with the most in it that is here, or the end of the test."""
+    return _best() or binary("otelcol-hft-test")
+
+
+def _best() -> Path | None:
+    return next(filter(None, map(parts.locate, COLLECTORS)), None)
 
 
 def checked_in(profile: str) -> str:
@@ -170,9 +178,10 @@ def production(folder: Path, behind: Backends, **env: str) -> Iterator[Productio
 
 def needs(*exporters: str) -> Any:
     """Skips where no Collector here has these exporters, with the way to get one."""
-    found = parts.locate("otelcol-hft") or parts.locate("otelcol-hft-test")
+    found = _best()
     missing = set(exporters) - (components(found)["exporters"] if found else set())
-    here = "the one of HFT_OTELCOL has not" if "HFT_OTELCOL" in os.environ else parts.cure("otelcol-hft")
+    wanted = "otelcol-hft-es" if missing == {"elasticsearch"} else "otelcol-hft"
+    here = "the one of HFT_OTELCOL has not" if "HFT_OTELCOL" in os.environ else parts.cure(wanted)
     cure = f"{here}; let HFT_OTELCOL name one that has, such as the official contrib distribution"
     reason = f"no Collector here has {', '.join(sorted(missing))}: {cure}"
     return pytest.mark.skipif(bool(missing), reason=reason)

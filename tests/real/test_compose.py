@@ -11,11 +11,12 @@ from typing import Any
 
 import yaml
 
+from tests.real.collector_process import components
 from tests.real.conftest import binary
+from tests.real.pipeline_support import best_binary
 from tests.real.processes import ROOT
 from tests.real.running import Prometheus, wait_until
 from tests.real.stack import DOCKER, NOT_IN_SMALL_BUILD, collector_config, running_stack
-from tools import parts
 from tools.dashboards import names as n
 from tools.dashboards.rules import RULES
 
@@ -95,9 +96,8 @@ def test_collector_takes_its_configuration(tmp_path: Path) -> None:
     left_out = whole["service"]["pipelines"].keys() - small["service"]["pipelines"].keys()
     assert left_out == {f"logs/{NOT_IN_SMALL_BUILD}.audit"}
     validate(binary("otelcol-hft-test"), small, tmp_path)
-    full = parts.locate("otelcol-hft")
-    if full is not None:
-        validate(full, whole, tmp_path)
+    if "elasticsearch" in components(best_binary())["exporters"]:
+        validate(best_binary(), whole, tmp_path)
 
 
 def test_prometheus_scrapes_all_and_loads_every_rule(tmp_path: Path, promtool: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,8 +28,9 @@ from prometheus_client import (
     start_http_server,
 )
 
+from tests.real.conftest import binary
 from tests.real.running import Collector, Prometheus, Pushgateway
-from tools import parts
+from tools.parts import ALL, BuildError, collectors, locate, steps
 
 RESOURCE = Resource.create({"service.name": "smoke"})
 
@@ -211,62 +213,24 @@ def test_promtool_tells_clean_metrics_from_others(promtool: Path) -> None:
     assert b'counter metrics should have "_total" suffix' in unclean.stdout + unclean.stderr
 
 
-REFUSAL = """\
-go: example.org/contrib/exporter/elasticsearchexporter@v0.161.0: reading https://proxy.example.org/x.zip: 403 Forbidden
-\tserver response: This module version is not available.
-go: example.org/contrib/connector/datadogconnector@v0.161.0: reading https://proxy.example.org/x.mod: 403 Forbidden
-go: example.org/contrib/exporter/elasticsearchexporter@v0.161.0: reading https://proxy.example.org/x.zip: 403 Forbidden
-go: example.org/contrib/exporter/fileexporter@v0.161.0: reading https://proxy.example.org/x.zip: 404 Not Found
-"""
-
-
-def test_refused_modules_are_named_once() -> None:
-    assert parts.refused_modules(REFUSAL) == ["datadogconnector@v0.161.0", "elasticsearchexporter@v0.161.0"]
-    assert parts.refused_modules("./main.go:3:1: syntax error") == []
-
-
-def test_step_that_is_refused_a_module_is_no_failed_build(
+def test_module_with_another_hash_than_the_pinned_one_ends_the_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "PARTS", tmp_path)
-    monkeypatch.setattr(parts, "ROOT", tmp_path)
-    (tmp_path / "said").write_text(REFUSAL)
-    refused = ["sh", "-c", "cat said; exit 1"]
-    with pytest.raises(parts.UnavailableError, match=r"refuses datadogconnector@v0\.161\.0, .*HFT_OTELCOL"):
-        parts._run("full", "a step", refused, cwd=tmp_path)
-    # What an earlier step was refused stands in the same log, and is no reason for this one.
-    with pytest.raises(parts.BuildError, match="ended with status 2"):
-        parts._run("full", "another step", ["sh", "-c", "echo broken; exit 2"], cwd=tmp_path)
-
-
-@pytest.mark.parametrize(("wish", "left_out"), [("1", False), ("0", True)])
-def test_environment_decides_on_the_full_collector(
-    wish: str, left_out: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HFT_FULL_COLLECTOR", wish)
-    reason = parts._leave_out_full_collector()
-    assert (reason is not None) is left_out
-
-
-def test_small_machine_leaves_the_full_collector_out_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HFT_FULL_COLLECTOR", raising=False)
-    monkeypatch.setenv("CI", "true")
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    assert "HFT_FULL_COLLECTOR=1 asks for it" in str(parts._leave_out_full_collector())
-    monkeypatch.setattr("os.cpu_count", lambda: 64)
-    monkeypatch.setattr("os.sysconf", lambda name: 4096 if name == "SC_PAGE_SIZE" else 8_000_000)
-    assert parts._leave_out_full_collector() is None
-
-
-def test_optional_part_that_is_left_out_is_said_and_is_no_error(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("HFT_FULL_COLLECTOR", "0")
-    monkeypatch.delenv("HFT_OTELCOL", raising=False)
-    full = parts.ALL["collector-full"]
-    monkeypatch.setattr(parts, "ALL", {"collector-full": full})
-    monkeypatch.setattr(parts, "locate", lambda _: None)
-    assert parts.main(["all"]) == parts.EXIT_OK
-    assert (
-        "collector-full: left out, and its tests are skipped: HFT_FULL_COLLECTOR=0" in capsys.readouterr().out
-    )
+    binary("otelcol-hft-test")
+    tools = collectors.PARTS / "tools"
+    if locate("otelcol-hft-es") != collectors.BIN / "otelcol-hft-es" or not tools.exists():
+        pytest.skip("the Collector with Elasticsearch was not built here")
+    manifest, sums = tmp_path / "manifest.yaml", tmp_path / "sums"
+    text = collectors.ELASTICSEARCH_MANIFEST.read_text()
+    manifest.write_text(text.replace("output_path: .parts", f"output_path: {tmp_path}"))
+    sums.write_text(re.sub(r"(v\S+ h1:).{4}", r"\1AAAA", collectors.ELASTICSEARCH_SUMS.read_text()))
+    (tmp_path / "tools").symlink_to(tools)
+    for module, name, value in (
+        (steps, "PARTS", tmp_path), (steps, "ROOT", tmp_path), (collectors, "PARTS", tmp_path),
+        (collectors, "BIN", tmp_path), (collectors, "ELASTICSEARCH_MANIFEST", manifest),
+        (collectors, "ELASTICSEARCH_SUMS", sums),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    with pytest.raises(BuildError, match=r"checksum mismatch(.|\n)*SECURITY ERROR"):
+        collectors.build_elasticsearch(ALL["collector-elasticsearch"])
+    assert not (tmp_path / "otelcol-hft-es").exists()

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from hft_otel.collector import from_file, render
-from tools import parts
+from tools.parts import collectors, go
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -61,10 +61,10 @@ def test_every_image_is_pinned_to_a_release() -> None:
 
 
 def test_collector_and_prometheus_are_the_releases_that_are_tested_here() -> None:
-    manifest = yaml.safe_load(parts.MANIFEST.read_text())
+    manifest = yaml.safe_load(collectors.MANIFEST.read_text())
     found = set(images())
     assert f"otel/opentelemetry-collector-contrib:{manifest['dist']['version']}" in found
-    assert f"prom/prometheus:v{parts.PROMETHEUS}" in found
+    assert f"prom/prometheus:v{go.PROMETHEUS}" in found
 
 
 @every_service
