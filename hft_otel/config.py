@@ -32,6 +32,7 @@ __all__ = [
     "OtlpConfig",
     "PrometheusConfig",
     "SlackConfig",
+    "StdlibConfig",
     "WebhookConfig",
 ]
 
@@ -70,12 +71,15 @@ class OneOf(NamedTuple):
 
 
 class LevelName(NamedTuple):
-    """Marks a field that holds the name of a level of Python's logging."""
+    """Marks a field that holds the name of a level of Python's logging, or one of some further words."""
+
+    also: tuple[str, ...] = ()
 
 
 # The ranges stand at the fields, so that the YAML file, Python callers and documentation meet the same ones. Upper
 # bounds keep out infinity and what a clock or a socket would refuse.
 Level = Annotated[str, LevelName()]
+CallSites = Annotated[str, LevelName(("always", "never"))]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
@@ -285,6 +289,19 @@ class JournalConfig(_Guarded):
 
 
 @dataclass(repr=False)
+class StdlibConfig(_Guarded):
+    """Whether, and how, the calls of `logging.getLogger` are taken too; see `hft_otel.bridge_stdlib`."""
+
+    bridge: bool = False
+    level: Level | None = None
+    """The lowest level to take; where the root logger would let less through, it is lowered for us alone."""
+    exclusive: bool = False
+    """Whether the handlers of Python's logging get nothing any more."""
+    exclude: list[str] = field(default_factory=list)
+    """Loggers that are left alone, with all below them."""
+
+
+@dataclass(repr=False)
 class ComponentConfig(_Guarded):
     """What one component has of its own; see `LogConfig.for_component`."""
 
@@ -311,6 +328,9 @@ class LogConfig(_Guarded):
     """Further key names whose values are secrets."""
     instruments: dict[str, InstrumentConfig] = field(default_factory=dict)
     """By the name that `metric()` is given, or a pattern of `*`, `?` and `[...]`; the first that matches counts."""
+    call_site: CallSites = "warning"
+    """From which level on text says where it was called: a level, `always` or `never`."""
+    stdlib: StdlibConfig = field(default_factory=StdlibConfig)
     exit_timeout: Annotated[float, Meta(ge=0, le=3_600)] = 2.0
     """Seconds that process exit may spend on delivering what is left."""
     source: str | None = None

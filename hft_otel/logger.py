@@ -8,103 +8,48 @@ The worker does the rest: reserved words that need no capture, `%`-formatting, r
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from time import time_ns
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
 from .arguments import (
+    ATOMS,
     CALLER_WORDS,
     MISSING,
     BoundContext,
+    Site,
     caller_side,
     formatted,
     level_and_message,
+    site_of,
     trace_and_scope,
 )
+from .calls import HEADS, metric_method, text_method
 from .interfaces import HFTLoggerInterface, LogBackend
 from .lanes.capture import cut, message_text, plain, plain_context
-from .lanes.frames import AUDIT, COUNTER, GAUGE, LATENCY, UNSAID, encode, seal_audit
+from .lanes.exceptions import PackedException
+from .lanes.frames import COUNTER, GAUGE, LATENCY, UNSAID, encode, seal_audit
 from .lanes.intake import Intake, Pipeline, Router, process_intake
 from .lanes.room import ClosedRoom, Room
 from .ledger import FlushReport
-from .otel.current import Scope, current_context, current_scope, scope_of, trace_of, use_scope
-from .record import LogLevel
+from .otel.current import Scope, Trace, current_context, current_scope, scope_of, trace_of, use_scope
 from .redaction import Redactor
+from .standard import NEVER, StandardLogger
+from .taken import taken
 
 __all__ = ["HFTLogger"]
 
 _MAX_BOUND = 16 * 1024
 """Bytes of persistent context in every record; what is longer would leave records no space in a segment."""
-_ATOMS = frozenset({str, int, float, bool, type(None), bytes})
 _LIMITS = (65_536, 2_048, 128)
 """Characters to which strings are cut, tried in turn until the record fits."""
 
 
-_HEADS = (*map(int, LogLevel), GAUGE, COUNTER, LATENCY, AUDIT)
-"""What each of a logger's packed heads is for, in their order."""
-
-
-def _text_method(level: int, name: str) -> Callable[..., None]:
-    """Return the method for one level; a closure, because one call more would cost a tenth of the whole."""
-    high = level >= logging.WARNING
-    head = _HEADS.index(level)
-
-    def method(self: HFTLogger, msg: Any = MISSING, /, *args: Any, **context: Any) -> None:
-        if self._threshold > level:
-            return
-        try:
-            if args or type(msg) is not str or "exc_info" in context or "stack_info" in context:
-                self._capture(level, msg, args, context)
-            elif current := current_context():
-                record = (time_ns(), self._heads[head], msg, context, trace_of(current), scope_of(current))
-                (self._high if high else self._low).write(encode(encode(record)))
-            else:
-                (self._high if high else self._low).write(
-                    encode(encode((time_ns(), self._heads[head], msg, context)))
-                )
-        except Exception:
-            try:
-                self._capture(level, msg, args, context)
-            except Exception:  # such as a caller at the very end of its stack: a step of a loop is no call
-                for _ in (self._high if high else self._low).failed:
-                    break
-
-    method.__name__ = name
-    method.__qualname__ = f"HFTLogger.{name}"
-    method.__doc__ = getattr(HFTLoggerInterface, name).__doc__
-    return method
-
-
-def _metric_method(kind: int, name: str, default: float | object) -> Callable[..., None]:
-    """Return the method for one kind of measurement."""
-    head = _HEADS.index(kind)
-
-    def method(self: HFTLogger, name: Any = MISSING, value: Any = default, /, **tags: Any) -> None:
-        if self._metrics_off:
-            return
-        try:
-            if current := current_context():
-                record = (time_ns(), self._heads[head], name, value, tags, scope_of(current))
-                self._metric.write(encode(encode(record)))
-            else:
-                self._metric.write(encode(encode((time_ns(), self._heads[head], name, value, tags))))
-        except Exception:
-            try:
-                self._capture_metric(kind, name, value, tags)
-            except Exception:  # such as a caller at the very end of its stack: a step of a loop is no call
-                for _ in self._metric.failed:
-                    break
-
-    method.__name__ = name
-    method.__qualname__ = f"HFTLogger.{name}"
-    method.__doc__ = getattr(HFTLoggerInterface, name).__doc__
-    return method
-
-
-class HFTLogger(HFTLoggerInterface):
+class HFTLogger(HFTLoggerInterface, StandardLogger):
     """The logger that the factory hands out; `backends` and `router` as in the plan, usually made by the factory."""
 
     def __init__(
@@ -117,14 +62,15 @@ class HFTLogger(HFTLoggerInterface):
         level: int = logging.NOTSET,
         pipeline: Pipeline | None = None,
         intake: Intake | None = None,
+        call_site: int = logging.WARNING,
     ) -> None:
         intake = intake or process_intake()
         if pipeline is None:
             listed = tuple(backends.values() if isinstance(backends, Mapping) else backends)
             pipeline = intake.register(router or _ToAll(listed), listed, Redactor())
         self.name = name
-        self.level = level
         self._pipeline = pipeline
+        self._call_site = call_site
         self.backends: list[LogBackend] = list(pipeline.backends)
         self.router = pipeline.router
         self._intake = intake
@@ -136,27 +82,31 @@ class HFTLogger(HFTLoggerInterface):
         )
         self._closed = False
         self._context = BoundContext(self._repack, context or {})
+        self._origin: tuple[Callable[..., HFTLogger], tuple[Any, ...]] | None = None
+        """How the factory would make this logger in another process."""
         self._repack()
+        self._become_standard(level)
         self._set_gates()
 
-    debug = _text_method(logging.DEBUG, "debug")
-    info = _text_method(logging.INFO, "info")
-    warning = _text_method(logging.WARNING, "warning")
-    error = _text_method(logging.ERROR, "error")
-    critical = _text_method(logging.CRITICAL, "critical")
+    debug = text_method(logging.DEBUG, "debug")
+    info = text_method(logging.INFO, "info")
+    warning = text_method(logging.WARNING, "warning")
+    error = text_method(logging.ERROR, "error")
+    critical = text_method(logging.CRITICAL, "critical")
+    warn, fatal = warning, critical  # the old names of Python's logging
 
-    metric = _metric_method(GAUGE, "metric", MISSING)
-    counter = _metric_method(
+    metric = metric_method(GAUGE, "metric", MISSING)
+    counter = metric_method(
         COUNTER, "counter", UNSAID
     )  # one, unless `value=` is among the tags; see Unpacker.metric
-    latency = _metric_method(LATENCY, "latency", MISSING)
+    latency = metric_method(LATENCY, "latency", MISSING)
 
     def exception(self, msg: Any = MISSING, /, *args: Any, **context: Any) -> None:
         """Log at ERROR with the exception being handled."""
         try:
             context.setdefault("exc_info", True)
             self.error(msg, *args, **context)
-        except Exception:  # see _text_method
+        except Exception:  # see calls.py
             for _ in self._high.failed:
                 break
 
@@ -164,9 +114,9 @@ class HFTLogger(HFTLoggerInterface):
         """Log at a level given as a number (or by name), with Python logging's numbers."""
         try:
             number, msg, context = level_and_message(level, msg, context)
-            if self._threshold <= number:
-                self._capture(number, msg, args, context)
-        except Exception:  # see _text_method
+            if self._gate <= number:
+                self._aside(number, msg, args, context)
+        except Exception:  # see calls.py
             for _ in self._high.failed:
                 break
 
@@ -203,7 +153,9 @@ class HFTLogger(HFTLoggerInterface):
         child = object.__new__(type(self))
         child.__dict__.update(self.__dict__)
         child._context = BoundContext(child._repack, {**self._context, **context})
+        child._children = {}
         child._repack()
+        child._enlist()
         return child
 
     def scoped(self, /, **context: Any) -> AbstractContextManager[None]:
@@ -212,21 +164,6 @@ class HFTLogger(HFTLoggerInterface):
             self._pipeline.redactor.redact(plain_context({**current_scope(), **context}, _LIMITS[1]))
         )
         return use_scope(Scope(values, msgspec.Raw(encode(values))))
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  (Python logging's name)
-        """Say whether a text call at this level would be captured."""
-        return level >= self._threshold
-
-    def getEffectiveLevel(self) -> int:  # noqa: N802  (Python logging's name)
-        """Return the lowest level that is captured."""
-        return self._threshold
-
-    def setLevel(self, level: int | str) -> None:  # noqa: N802  (Python logging's name)
-        """Capture nothing below this level, whatever the routes want."""
-        self.level = (
-            level if isinstance(level, int) else logging.getLevelNamesMapping().get(level.upper(), self.level)
-        )
-        self._set_gates()
 
     async def flush(self, timeout: float | None = None) -> FlushReport:
         """Wait, without blocking the event loop, until what was logged so far is delivered; see `force_flush`."""
@@ -251,17 +188,36 @@ class HFTLogger(HFTLoggerInterface):
         return report
 
     def __repr__(self) -> str:
-        return f"<HFTLogger {self.name} ({logging.getLevelName(self._threshold)})>"
+        return f"<{type(self).__name__} {self.name} ({logging.getLevelName(self.getEffectiveLevel())})>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the name, the configuration (with its secrets), the context and the level."""
+        if self._origin is None:
+            raise pickle.PicklingError(
+                f"logger {self.name} has live backends: make it by LoggerFactory.create_logger"
+            )
+        made, arguments = self._origin
+        return made, (self.name, *arguments, plain_context(self._context, _LIMITS[1]), self._own_level)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def _renamed(self, name: str) -> HFTLogger:
+        child = self.bind()
+        child.name, child._parent = name, self
+        child._own_level, child._propagate = logging.NOTSET, None
+        child._repack()
+        child.handlers, child.filters = [], []  # which sets the gates
+        return child
 
     def _rooms(self) -> tuple[Room, Room, Room, Room]:
         return self._low, self._high, self._metric, self._audit
 
     def _room(self, level: int) -> Room:
         return self._high if level >= logging.WARNING else self._low
-
-    def _set_gates(self) -> None:
-        self._threshold = max(self._pipeline.threshold(self.name), self.level)
-        self._metrics_off = not self._pipeline.wants_metrics(self.name)
 
     def _repack(self) -> None:
         """Pack what the records of this logger share, once per level and kind."""
@@ -273,7 +229,7 @@ class HFTLogger(HFTLoggerInterface):
             bound = encode({"hft.cut": True})
         self._bound = msgspec.Raw(bound)
         self._packed_name = msgspec.Raw(encode(cut(message_text(self.name), 256)))
-        self._heads = tuple(map(self._head, _HEADS))
+        self._heads = tuple(map(self._head, HEADS))
 
     def _head(self, level: int) -> msgspec.Raw:
         """Return the packed head for a level that may be none of the usual ones."""
@@ -281,41 +237,51 @@ class HFTLogger(HFTLoggerInterface):
 
     def _capture(self, level: int, msg: Any, args: tuple[Any, ...], context: dict[str, Any]) -> None:
         """The other ways for text: with `%`-args that pack as they are, else guarded, and fitted into a segment."""
+        site = site_of(context) if self._call_site <= level else None
         if (
             args
             and type(msg) is str
-            and _ATOMS.issuperset(map(type, args))
+            and ATOMS.issuperset(map(type, args))
             and CALLER_WORDS.isdisjoint(context)
         ):
             try:
-                head = self._heads[_HEADS.index(level)]
-                frame = encode(encode((time_ns(), head, msg, context, *trace_and_scope(), args)))
+                head = self._heads[HEADS.index(level)]
+                frame = encode(
+                    encode((time_ns(), head, msg, context, *trace_and_scope(), args, None, None, site))
+                )
                 self._room(level).write(frame)
                 return
             except Exception:  # noqa: S110  (a value that does not pack, a full segment: the guarded way sees to it)
                 pass
-        self._capture_guarded(level, msg, args, context)
-
-    def _capture_guarded(self, level: int, msg: Any, args: tuple[Any, ...], context: dict[str, Any]) -> None:
-        """Capture what needs the caller, make the rest packable, and fit it into a segment."""
         if msg is MISSING:
             context = dict(context)
             msg = context.pop("msg", "")
         context, exception, stack = caller_side(context)
         if args:
-            msg, args = formatted(msg, args), ()
+            msg = formatted(msg, args)
         elif type(msg) is not str:
             msg = message_text(msg)
-        trace, scope = trace_and_scope()
-        now, head = time_ns(), self._head(level)
-        room = self._room(level)
+        self._fit(level, _Text(time_ns(), msg, context, *trace_and_scope(), None, exception, stack, site))
+
+    def _take(self, record: logging.LogRecord) -> None:
+        level = min(max(int(record.levelno), 0), 1000)
+        text = _Text(*taken(record, with_site=self._call_site < NEVER))
+        try:
+            self._room(level).write(encode(encode((text.time_ns, self._head(level), *text[1:]))))
+        except Exception:
+            self._fit(level, text)
+
+    def _fit(self, level: int, text: _Text) -> None:
+        """Make a text record packable, and cut it until it fits into a segment."""
+        head, room = self._head(level), self._room(level)
+        msg = formatted(text.msg, text.args) if text.args else text.msg
         for limit in _LIMITS:
-            body = (now, head, cut(msg, limit), plain_context(context, limit), trace, scope)
-            frame = encode(encode((*body, None, exception, stack)))
+            body = (text.time_ns, head, cut(msg, limit), plain_context(text.context, limit))
+            frame = encode(encode((*body, *text[3:5], None, *text[6:])))
             if len(frame) <= room.capacity:
                 break
         else:
-            frame = encode(encode((now, head, cut(msg, limit), {"hft.cut": True}, trace)))
+            frame = encode(encode((text.time_ns, head, cut(msg, limit), {"hft.cut": True}, text.trace)))
         room.put(frame)
 
     def _capture_metric(self, kind: int, name: Any, value: Any, tags: dict[str, Any]) -> None:
@@ -347,6 +313,20 @@ class HFTLogger(HFTLoggerInterface):
         else:
             frame = seal_audit(encode((now, self._heads[-1], event, {"hft.cut": True}, trace)))
         self._audit.put(frame)
+
+
+class _Text(NamedTuple):
+    """A text record as it is packed, without its head; see lanes.frames.TextBody."""
+
+    time_ns: int
+    msg: str
+    context: dict[str, Any]
+    trace: Trace | None
+    scope: msgspec.Raw | None
+    args: tuple[Any, ...] | None = None
+    exception: PackedException | None = None
+    stack: str | None = None
+    site: Site | None = None
 
 
 class _ToAll:

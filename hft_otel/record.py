@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple
 
-__all__ = ["CapturedException", "InstrumentKind", "LogLevel", "LogRecord", "LogType", "TraceIds"]
+__all__ = ["CallSite", "CapturedException", "InstrumentKind", "LogLevel", "LogRecord", "LogType", "TraceIds"]
 
 
 class LogLevel(IntEnum):
@@ -26,6 +26,8 @@ class LogLevel(IntEnum):
         member = int.__new__(cls, value)
         member._name_ = logging.getLevelName(value)
         member._value_ = value
+        if member._name_ == f"Level {value}":  # not kept: `logging.addLevelName` may give it a name yet
+            return member
         return cls._value2member_map_.setdefault(value, member)  # type: ignore[return-value]  # holds members only
 
 
@@ -52,6 +54,14 @@ class TraceIds(NamedTuple):
     trace_id: int
     span_id: int
     trace_flags: int
+
+
+class CallSite(NamedTuple):
+    """Where a call was made: `code.file.path`, `code.line.number` and `code.function.name`."""
+
+    file: str
+    line: int
+    function: str
 
 
 class CapturedException(NamedTuple):
@@ -87,6 +97,7 @@ class LogRecord:
     trace: TraceIds | None = None
     exception: CapturedException | None = None
     stack: str | None = None
+    call_site: CallSite | None = None
     audit_id: str | None = None
     via_collector: tuple[str, ...] = ()
     """Names of the backends behind the Collector that want this record."""

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from .arguments import merged_extra
 from .lanes.capture import cut, format_message, message_text
 from .lanes.exceptions import render_exception
 from .lanes.frames import (
@@ -22,7 +23,7 @@ from .lanes.frames import (
     readable,
     unseal_audit,
 )
-from .record import InstrumentKind, LogLevel, LogRecord, LogType, TraceIds
+from .record import CallSite, InstrumentKind, LogLevel, LogRecord, LogType, TraceIds
 from .redaction import Redactor
 
 __all__ = ["Unpacker"]
@@ -69,6 +70,7 @@ class Unpacker:
             time_ns=body.time_ns,
             trace=_trace(body.trace),
             stack=body.stack and redactor.redact_text(body.stack),
+            call_site=body.site and CallSite(*body.site),
         )
         if body.exception is not None:
             found = render_exception(body.exception)
@@ -153,13 +155,7 @@ _RESERVED = frozenset({"extra", "stacklevel", "exc_info", "stack_info"})
 
 def _merge_reserved(call: dict[str, Any]) -> dict[str, Any]:
     """Take out what is reserved and needs nothing of the caller's thread; `extra` becomes context."""
-    merged = {key: value for key, value in call.items() if key not in _RESERVED}
-    extra = call.get("extra")
-    if isinstance(extra, Mapping):
-        return {**extra, **merged}
-    if extra is not None:
-        merged["extra"] = extra
-    return merged
+    return merged_extra({key: value for key, value in call.items() if key == "extra" or key not in _RESERVED})
 
 
 def _merge_tags(tags: dict[str, Any]) -> dict[str, Any]:

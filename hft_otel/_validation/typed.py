@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from ..config import BACKEND_KINDS, BackendConfig, ComponentConfig, CustomConfig, JournalConfig, LogConfig
+from ..config import (
+    BACKEND_KINDS,
+    BackendConfig,
+    ComponentConfig,
+    CustomConfig,
+    JournalConfig,
+    LogConfig,
+    StdlibConfig,
+)
 from .instruments import build_instruments
 from .place import Place
 from .rules import build_rules
@@ -100,6 +108,7 @@ def config_mapping(config: LogConfig) -> dict[str, Any]:
         name: {key: value for key, value in vars(instrument).items() if value}
         for name, instrument in config.instruments.items()
     }
+    mapping["stdlib"] = vars(config.stdlib).copy()
     mapping["components"] = {
         name: {key: value for key, value in vars(component).items() if value}
         for name, component in config.components.items()
@@ -115,6 +124,7 @@ def build_config(data: Mapping[str, Any], place: Place) -> LogConfig:
     components = mapping_at(options.pop("components", None), place / "components")
     journal = mapping_at(options.pop("journal", None), place / "journal")
     instruments = options.pop("instruments", None)
+    stdlib = mapping_at(options.pop("stdlib", None), place / "stdlib")
     for key in hints_of(LogConfig):
         if options.get(key, key) is None:  # a key without a value leaves the default
             del options[key]
@@ -125,6 +135,7 @@ def build_config(data: Mapping[str, Any], place: Place) -> LogConfig:
     config.routing_rules = build_rules(rules, place / "routing_rules")
     config.journal = build(JournalConfig, journal, place / "journal")
     config.instruments = build_instruments(instruments, place / "instruments")
+    config.stdlib = build(StdlibConfig, stdlib, place / "stdlib")
     config.components = {
         name: _build_component(value, place / "components" / name) for name, value in components.items()
     }

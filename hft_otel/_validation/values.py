@@ -120,8 +120,9 @@ def convert(value: Any, hint: Any, place: Place) -> Any:
         except msgspec.ValidationError:  # its message knows the type, and not what to do
             continue
         return _marked(converted, marks, place)
-    if LevelName() in marks:
-        level_at(value, place)
+    for mark in marks:
+        if isinstance(mark, LevelName):
+            level_at(value, place, mark.also)
     expected = _expected(kind, marks)
     raise place.wrong(expected, value, _cure(kind, value) or f"write {expected}")
 
@@ -152,8 +153,8 @@ def _marked(value: Any, marks: tuple[Any, ...], place: Place) -> Any:
     for mark in marks:
         if isinstance(mark, OneOf) and value not in mark.choices:
             raise place.unknown("value", value, mark.choices)
-        if isinstance(mark, LevelName):
-            level_at(value, place)
+        if isinstance(mark, LevelName) and value not in mark.also:
+            level_at(value, place, mark.also)
     return value
 
 
@@ -180,11 +181,15 @@ def _cure(kind: Any, value: Any) -> str:
     return ""
 
 
-def level_at(value: object, place: Place) -> int:
-    """Return the number of a level's name in any case; raises ConfigError for what is no name of Python's logging."""
+def level_at(value: object, place: Place, also: tuple[str, ...] = ()) -> int:
+    """Return the number of a level's name in any case; raises ConfigError for what is no name of Python's logging.
+
+    `also` are the words that the error names beside the levels.
+    """
     names = logging.getLevelNamesMapping()
     if isinstance(value, str) and (number := names.get(value.upper())) is not None:
         return number
     if isinstance(value, str):
-        raise place.unknown("level", value, ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
-    raise place.wrong("the name of a level", value, "write DEBUG, INFO, WARNING, ERROR or CRITICAL")
+        raise place.unknown("level", value, ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", *also))
+    words = ", ".join(("DEBUG", "INFO", "WARNING", "ERROR", *also))
+    raise place.wrong("the name of a level", value, f"write {words} or CRITICAL")

@@ -69,13 +69,15 @@ def validate(config: LogConfig) -> list[str]:
 
 def check(config: LogConfig, place: Place) -> list[str]:
     """Do `validate`, with the places of a file that was just read."""
-    check_fields(config, place, skip=("backends", "components", "instruments", "journal", "routing_rules"))
+    parts = ("backends", "components", "instruments", "journal", "routing_rules", "stdlib")
+    check_fields(config, place, skip=parts)
     if not config.environment.strip():
         raise (place / "environment").error("is empty", "name the environment, such as dev or prod")
     if config.isolation != "thread":
         raise _isolation(config.isolation, place / "isolation")
     check_fields(config.journal, place / "journal")
     check_instruments(config.instruments, place / "instruments")
+    check_fields(config.stdlib, place / "stdlib")
     config = replace(config, backends=_check_backends(config, place / "backends"))
     check_rules(config.routing_rules, config.backends, place / "routing_rules")
     for name, component in config.components.items():

@@ -161,6 +161,9 @@ def _line(record: LogRecord) -> _Line:
         attributes = {**attributes, **dict(zip(named, exception, strict=True))}
     if record.stack:
         attributes = {**attributes, "code.stacktrace": record.stack}
+    if record.call_site is not None:
+        named = ("code.file.path", "code.line.number", "code.function.name")
+        attributes = {**attributes, **dict(zip(named, record.call_site, strict=True))}
     line.attributes = attributes or None
     trace = record.trace
     if trace is not None:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import copy
 import traceback
+from collections.abc import Generator
 from contextlib import suppress
 from itertools import islice
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from ..record import CapturedException
 from .capture import class_name, cut, message_text, text
 
-__all__ = ["PackedException", "capture_exception", "render_exception"]
+__all__ = ["PackedException", "capture_exception", "printed_exception", "render_exception"]
 
 MAX_CHAIN = 8
 MAX_GROUP = 15
@@ -26,8 +27,6 @@ MAX_FRAMES, MIN_FRAMES = 128, 4
 MAX_TEXT = 8192
 MAX_SIZE = 32 * 1024
 """Roughly the bytes of all that is captured, which has to fit into a segment beside the record's context."""
-_CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
-_CONTEXT = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
 
 class PackedFrame(msgspec.Struct, array_like=True):
@@ -53,34 +52,52 @@ class PackedException(msgspec.Struct, array_like=True):
     cause: PackedException | None = None
     context: PackedException | None = None
     group: list[PackedException] | None = None
+    members: int = 0
+    """How many exceptions the group has, those that were not captured included."""
 
 
-def capture_exception(error: BaseException) -> PackedException:
+def capture_exception(error: BaseException, trace: TracebackType | None = None) -> PackedException:
     """Return what is needed to print the exception later; runs on the caller's thread and reads no file."""
     try:
-        return _capture(error, MAX_CHAIN, [MAX_SIZE])
+        return _capture(error, trace or error.__traceback__, MAX_CHAIN, [MAX_SIZE], set())
     except Exception as problem:  # an exception of the user's that cannot be looked into
         kind = cut(class_name(type(error)), 512)
         shown = f"{kind} [{class_name(type(problem))} while it was captured]\n"
         return PackedException(kind, "", shown, "", [], 0)
 
 
-def _capture(error: BaseException, depth: int, left: list[int]) -> PackedException:
+def printed_exception(stacktrace: str) -> PackedException:
+    """Return an exception of which only the text is left, as it came from another process."""
+    last = stacktrace.rstrip("\n").rpartition("\n")[2]
+    kind, _, message = last.partition(": ")
+    return PackedException(
+        cut(kind, 512), cut(message, MAX_TEXT), cut(stacktrace, MAX_SIZE) + "\n", "", [], 0
+    )
+
+
+def _capture(
+    error: BaseException, trace: TracebackType | None, depth: int, left: list[int], seen: set[int]
+) -> PackedException:
+    seen.add(id(error))
     kind = type(error)
     module = kind.__module__
     qualified = kind.__qualname__ if module in ("builtins", "__main__") else f"{module}.{kind.__qualname__}"
     texts = cut(qualified, 512), cut(message_text(error), MAX_TEXT), _shown(error), _notes(error)
     left[0] -= sum(map(_size, texts))
-    frames, skipped = _frames(error.__traceback__, left)
+    frames, skipped = _frames(trace, left)
     packed = PackedException(*texts, frames, skipped)
     if depth and left[0] > 0:
-        if error.__cause__ is not None:
-            packed.cause = _capture(error.__cause__, depth - 1, left)
-        elif error.__context__ is not None and not error.__suppress_context__:
-            packed.context = _capture(error.__context__, depth - 1, left)
+        cause, context = error.__cause__, error.__context__
+        if cause is not None and id(cause) not in seen:
+            packed.cause = _capture(cause, cause.__traceback__, depth - 1, left, seen)
+        elif context is not None and not error.__suppress_context__ and id(context) not in seen:
+            packed.context = _capture(context, context.__traceback__, depth - 1, left, seen)
         if isinstance(error, BaseExceptionGroup):
+            packed.members = len(error.exceptions)
             packed.group = [
-                _capture(each, depth - 1, left) for each in error.exceptions[:MAX_GROUP] if left[0] > 0
+                _capture(each, each.__traceback__, depth - 1, left, seen)
+                for each in error.exceptions[:MAX_GROUP]
+                if left[0] > 0
             ]
     return packed
 
@@ -137,29 +154,59 @@ def _frame(trace: TracebackType) -> PackedFrame:
 
 
 def render_exception(packed: PackedException) -> CapturedException:
-    """Return the exception with its stack trace as text, source lines included where the files can be read."""
-    return CapturedException(packed.type, packed.message, "".join(_lines(packed)).rstrip("\n"))
+    """Return the exception with its stack trace as logging's formatter prints it, source lines included where readable."""
+    return CapturedException(packed.type, packed.message, "".join(_Printed(packed).format()).rstrip("\n"))
 
 
-def _lines(packed: PackedException) -> list[str]:
-    lines: list[str] = []
-    if packed.cause is not None:
-        lines += [*_lines(packed.cause), _CAUSE]
-    elif packed.context is not None:
-        lines += [*_lines(packed.context), _CONTEXT]
-    if packed.frames:
-        lines.append("Traceback (most recent call last):\n")
-        half = len(packed.frames) // 2 if packed.skipped else len(packed.frames)
-        lines += _stack(packed.frames[:half])
-        if packed.skipped:
-            lines += [f"  [{packed.skipped} frames skipped]\n", *_stack(packed.frames[half:])]
-    lines.append(packed.shown or f"{packed.type}{packed.message and ': '}{packed.message}\n")
-    if packed.notes:
-        lines.append(f"{packed.notes}\n")
-    for number, member in enumerate(packed.group or [], 1):
-        lines.append(f"  +---------------- {number} ----------------\n")
-        lines += [f"  | {line}\n" for line in "".join(_lines(member)).rstrip("\n").split("\n")]
-    return lines
+class _Printed(traceback.TracebackException):
+    """Python's own printer, over what was captured."""
+
+    def __init__(self, packed: PackedException) -> None:
+        self.packed = packed
+        # What `format` reads; the rest belongs to `format_exception_only`, which is replaced below.
+        self.stack = cast("traceback.StackSummary", _Stack(packed))
+        self.max_group_width, self.max_group_depth = MAX_GROUP, MAX_CHAIN + 1
+        self.__cause__ = None if packed.cause is None else _Printed(packed.cause)
+        self.__context__ = None if packed.context is None else _Printed(packed.context)
+        self.__suppress_context__ = False
+        self.exceptions: Any = None
+        if packed.group is not None:
+            self.exceptions = _Members(map(_Printed, packed.group))
+            self.exceptions.total = packed.members
+            self.max_group_width = len(packed.group)
+
+    def format_exception_only(self, *_: Any, **__: Any) -> Generator[str, None, None]:
+        packed = self.packed
+        yield packed.shown or f"{packed.type}{packed.message and ': '}{packed.message}\n"
+        if packed.notes:
+            yield f"{packed.notes}\n"
+
+
+class _Members(list[_Printed]):
+    """The captured exceptions of a group; its length is that of the whole group."""
+
+    total = 0
+
+    def __len__(self) -> int:
+        return self.total
+
+
+class _Stack:
+    """The frames of an exception, as the printer wants them."""
+
+    def __init__(self, packed: PackedException) -> None:
+        self.frames, self.skipped = packed.frames, packed.skipped
+
+    def __bool__(self) -> bool:
+        return bool(self.frames)
+
+    def format(self, **_: Any) -> list[str]:
+        """Return the lines of the frames, with what was skipped named between them."""
+        half = len(self.frames) // 2 if self.skipped else len(self.frames)
+        lines = _stack(self.frames[:half])
+        if self.skipped:
+            lines += [f"  [{self.skipped} frames skipped]\n", *_stack(self.frames[half:])]
+        return lines
 
 
 def _stack(frames: list[PackedFrame]) -> list[str]:

@@ -59,6 +59,7 @@ class TextBody(msgspec.Struct, array_like=True):
     args: tuple[Any, ...] | None = None
     exception: PackedException | None = None
     stack: str | None = None
+    site: tuple[str, int, str] | None = None
 
 
 class MetricBody(msgspec.Struct, array_like=True):

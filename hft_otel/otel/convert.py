@@ -267,6 +267,10 @@ def own_attributes(record: LogRecord) -> dict[str, Any]:
         attributes["exception.stacktrace"] = clean_text(exception.stacktrace)
     if record.stack:
         attributes["code.stacktrace"] = clean_text(record.stack)
+    if (site := record.call_site) is not None:
+        attributes["code.file.path"] = clean_text(site.file)
+        attributes["code.line.number"] = site.line
+        attributes["code.function.name"] = clean_text(site.function)
     if record.audit_id:
         attributes["audit.id"] = clean_text(record.audit_id)
     return attributes
