@@ -17,6 +17,7 @@ from .config import (
     OtlpConfig,
     PrometheusConfig,
     SlackConfig,
+    StdlibConfig,
     WebhookConfig,
 )
 from .destinations.console import ConsoleBackend
@@ -29,6 +30,7 @@ from .logger import HFTLogger
 from .performance import PerformanceLogger
 from .record import InstrumentKind, LogLevel, LogRecord, LogType
 from .router import LogRouter
+from .stdlib import bridge_stdlib, unbridge_stdlib
 
 __version__ = "0.1.0"
 
@@ -63,5 +65,8 @@ __all__ = [
     "PrometheusBackend",
     "PrometheusConfig",
     "SlackConfig",
+    "StdlibConfig",
     "WebhookConfig",
+    "bridge_stdlib",
+    "unbridge_stdlib",
 ]

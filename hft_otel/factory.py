@@ -13,6 +13,7 @@ from typing import Any
 from ._canonical import canonical
 from ._validation import keeps_audit, takes, validate
 from ._yaml import with_environment  # its import also gives LogConfig what reads files
+from .bridge import Bridge
 from .config import (
     BackendConfig,
     ConfigError,
@@ -25,6 +26,7 @@ from .config import (
     OtlpConfig,
     PrometheusConfig,
     SlackConfig,
+    StdlibConfig,
     WebhookConfig,
 )
 from .destinations.base import Destination
@@ -40,9 +42,12 @@ from .notices import Notices, say
 from .record import LogLevel, LogType
 from .redaction import Redactor
 from .router import BackendInfo, LogRouter, level_number
+from .standard import NEVER
 from .worker import Worker
 
 __all__ = ["LoggerFactory", "backend_infos"]
+
+_CALL_SITES = {"always": -1, "never": NEVER}
 
 
 class LoggerFactory:
@@ -55,8 +60,26 @@ class LoggerFactory:
         Without one, the file that HFT_OTEL_CONFIG names counts, else the environment's default. Raises ConfigError
         for a configuration that cannot be used, and nothing else.
         """
+        return LoggerFactory._standard(name, config)
+
+    @staticmethod
+    def _standard(name: str, config: LogConfig | None) -> HFTLogger:
         config = _copied(config) if config is not None else LoggerFactory._get_default_config()
         return _process.logger(name, with_environment(config, os.environ))
+
+    @staticmethod
+    def _bridge(config: LogConfig) -> Bridge:
+        """Take what is logged through Python's logging; see stdlib.bridge_stdlib."""
+        return _process.bridge(with_environment(config, os.environ))
+
+    @staticmethod
+    def _unpickled(name: str, config: LogConfig, context: Mapping[str, Any], level: int) -> HFTLogger:
+        """Return the logger of a pickle: wired as the one that was pickled, with its context and level."""
+        logger = _process.logger(name, config)
+        logger.context.clear()
+        logger.context.update(context)
+        logger.setLevel(level)
+        return logger
 
     @staticmethod
     def _get_default_config() -> LogConfig:
@@ -135,9 +158,30 @@ class _Process:
                 intake = process_intake(journal.folder, journal.segment_kb * 1024, journal.spare_segments)
                 pipeline = intake.register(router, list(backends.values()), Redactor(config.redact))
                 wired = self._wired[key] = _Wired(config, pipeline)
-            level = level_number(config.min_level, LogLevel.DEBUG)
-            context = config.global_context
-            return HFTLogger(name, pipeline=wired.pipeline, context=context, level=level)
+                if config.stdlib.bridge:
+                    self._install_bridge(wired)
+            return _logger(name, wired)
+
+    def bridge(self, config: LogConfig) -> Bridge:
+        """Return the bridge for this configuration, installed; see hft_otel.bridge_stdlib."""
+        with self._lock:
+            self.logger("stdlib", replace(config, stdlib=StdlibConfig()))
+            return self._install_bridge(
+                self._wired[canonical(replace(config, stdlib=StdlibConfig()))], config
+            )
+
+    def _install_bridge(self, wired: _Wired, config: LogConfig | None = None) -> Bridge:
+        config = config or wired.config
+        settings = config.stdlib
+        bridge = Bridge(
+            _logger("stdlib", wired),
+            level=None if settings.level is None else level_number(settings.level, 0),
+            exclusive=settings.exclusive,
+            exclude=settings.exclude,
+            prints=any(isinstance(each, ConsoleConfig) and each.enabled for each in config.backends.values()),
+        )
+        bridge.install()
+        return bridge
 
     def _check_journal(self, config: LogConfig) -> None:
         """Refuse a second journal: a process has one, which the first of its configurations names."""
@@ -241,6 +285,19 @@ class _Process:
         if not report.complete or any("shutdown" in sums.dropped for sums in report.destinations):
             why = journal.problem or "its folder could not be written for a while"
             say(_last_words(report, timeout, why if journal.in_memory else ""))
+
+
+def _logger(name: str, wired: _Wired) -> HFTLogger:
+    config = wired.config
+    logger = HFTLogger(
+        name,
+        pipeline=wired.pipeline,
+        context=config.global_context,
+        level=level_number(config.min_level, LogLevel.DEBUG),
+        call_site=_CALL_SITES.get(config.call_site) or level_number(config.call_site, LogLevel.WARNING),
+    )
+    logger._origin = LoggerFactory._unpickled, (config,)
+    return logger
 
 
 def _build(name: str, backend: BackendConfig, config: LogConfig) -> LogBackend:

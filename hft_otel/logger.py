@@ -38,7 +38,7 @@ from .lanes.room import ClosedRoom, Room
 from .ledger import FlushReport
 from .otel.current import Scope, Trace, current_context, current_scope, scope_of, trace_of, use_scope
 from .redaction import Redactor
-from .standard import NEVER, StandardLogger
+from .standard import NEVER, StandardLogger, Watched
 from .taken import taken
 
 __all__ = ["HFTLogger"]
@@ -192,6 +192,8 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the name, the configuration (with its secrets), the context and the level."""
+        if self._is_managed():
+            return logging.getLogger, (self.name,)
         if self._origin is None:
             raise pickle.PicklingError(
                 f"logger {self.name} has live backends: make it by LoggerFactory.create_logger"
@@ -209,9 +211,14 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
         child = self.bind()
         child.name, child._parent = name, self
         child._own_level, child._propagate = logging.NOTSET, None
+        child._handlers, child._filters = Watched(), Watched()
         child._repack()
-        child.handlers, child.filters = [], []  # which sets the gates
+        child._set_gates()
         return child
+
+    def _count_failure(self) -> None:
+        for _ in self._high.failed:
+            break
 
     def _rooms(self) -> tuple[Room, Room, Room, Room]:
         return self._low, self._high, self._metric, self._audit

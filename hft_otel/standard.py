@@ -29,7 +29,7 @@ from .arguments import (
 from .lanes.intake import Pipeline
 from .otel.current import current_scope
 
-__all__ = ["NEVER", "StandardLogger", "observe", "refresh", "unobserve"]
+__all__ = ["NEVER", "StandardLogger", "Watched", "loggers", "observe", "refresh", "unobserve"]
 
 NEVER = 1 << 30
 """A level above all others."""
@@ -246,10 +246,17 @@ class StandardLogger(logging.Logger):
             return False
         return level >= (self.getEffectiveLevel() if self._gate == 0 else self._gate)
 
+    @property
+    def lowest_level(self) -> int:
+        """The lowest level that goes into a lane."""
+        return max(self._inherited_level(), self._wanted)
+
     # -- children --
 
     def getChild(self, suffix: str) -> Any:
         """Return the logger of this name below this one, with the same context; it propagates to this one."""
+        if self._is_managed():
+            return super().getChild(suffix)
         child = self._children.get(suffix)
         if child is None:
             child = self._children[suffix] = self._renamed(f"{self.name}.{suffix}")
@@ -258,6 +265,10 @@ class StandardLogger(logging.Logger):
     def getChildren(self) -> set[logging.Logger]:
         """Return the loggers that `getChild` has made here."""
         return set(self._children.values())
+
+    def _is_managed(self) -> bool:
+        """Say whether logging's manager has made this logger and hands it out by name."""
+        return logging.root.manager.loggerDict.get(self.name) is self
 
     @abstractmethod
     def _renamed(self, name: str) -> StandardLogger:
@@ -339,7 +350,7 @@ class StandardLogger(logging.Logger):
         if isinstance(passed, logging.LogRecord):  # a filter may replace the record, from Python 3.12 on
             record = passed
         if record.levelno >= self._wanted:
-            self._take(record)
+            self._take_safely(record)
         self.callHandlers(record)
 
     def callHandlers(self, record: logging.LogRecord) -> None:
@@ -362,6 +373,17 @@ class StandardLogger(logging.Logger):
     @abstractmethod
     def _capture(self, level: int, msg: Any, args: tuple[Any, ...], context: dict[str, Any]) -> None:
         """Put a call into the lane."""
+
+    def _take_safely(self, record: logging.LogRecord) -> None:
+        """Put a record into the lane, or count that it could not be."""
+        try:
+            self._take(record)
+        except Exception:
+            self._count_failure()
+
+    @abstractmethod
+    def _count_failure(self) -> None:
+        """Count a record that could not be captured."""
 
     @abstractmethod
     def _take(self, record: logging.LogRecord) -> None:

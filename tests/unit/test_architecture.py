@@ -33,6 +33,7 @@ ORDER = (
     "standard",
     "calls",
     "logger",
+    "bridge",
     "performance",
     "unpack",
     "otel",
@@ -49,6 +50,8 @@ ORDER = (
     "_canonical",
     "factory",
     "collector",
+    "stdlib",
+    "testing",
     "cli",
 )
 """From the ground up; a name stands for a module or for a folder, whose modules may import each other without a cycle."""
@@ -84,7 +87,10 @@ PUBLIC = {
     "PrometheusBackend",
     "PrometheusConfig",
     "SlackConfig",
+    "StdlibConfig",
     "WebhookConfig",
+    "bridge_stdlib",
+    "unbridge_stdlib",
 }
 
 HEAVY = (
