@@ -57,7 +57,7 @@ def taken(
             cut(str(record.funcName or ""), 512),
         )
     return (
-        int(record.created * 1e9),
+        round(record.created * 1e6) * 1000,  # a float of seconds knows no more than microseconds
         msg,
         _context_of(record),
         *trace_and_scope(),

@@ -1,6 +1,6 @@
 """Runs CPython's own tests of `logging` and prints what became of each, as JSON; see test_cpython_logging.py.
 
-    python -m tests.slow.cpython_runner plain | bridge | logger
+python -m tests.slow.cpython_runner plain | bridge | logger
 """
 
 from __future__ import annotations

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-THERE = importlib.util.find_spec("test.test_logging") is not None if importlib.util.find_spec("test") else False
+THERE = (
+    importlib.util.find_spec("test.test_logging") is not None if importlib.util.find_spec("test") else False
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,6 +38,7 @@ def run(folder: Path, mode: str) -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-m", "tests.slow.cpython_runner", mode, str(outcome)],
+        check=False,
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -49,7 +52,9 @@ def run(folder: Path, mode: str) -> dict[str, Any]:
 
 def test_with_the_bridge_around_every_test_everything_passes_that_passes_without(tmp_path: Path) -> None:
     plain, bridged = run(tmp_path, "plain"), run(tmp_path, "bridge")
-    assert {name: bridged["failed"].get(name, "?") for name in plain["passed"] if name not in bridged["passed"]} == {}
+    assert {
+        name: bridged["failed"].get(name, "?") for name in plain["passed"] if name not in bridged["passed"]
+    } == {}
     assert bridged["failed"].keys() <= plain["failed"].keys()
     assert len(plain["passed"]) > 150
     assert plain["taken"] == 0
