@@ -36,9 +36,10 @@ from .lanes.frames import COUNTER, GAUGE, LATENCY, UNSAID, encode, seal_audit
 from .lanes.intake import Intake, Pipeline, Router, process_intake
 from .lanes.room import ClosedRoom, Room
 from .ledger import FlushReport
+from .listeners import Watched
 from .otel.current import Scope, Trace, current_context, current_scope, scope_of, trace_of, use_scope
 from .redaction import Redactor
-from .standard import NEVER, StandardLogger, Watched
+from .standard import NEVER, StandardLogger
 from .taken import taken
 
 __all__ = ["HFTLogger"]

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import io
 import logging
-import sys
 import traceback
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .arguments import (
@@ -27,62 +25,13 @@ from .arguments import (
     stacklevel_of,
 )
 from .lanes.intake import Pipeline
+from .listeners import Watched, complain, hand, live, observers, refresh
 from .otel.current import current_scope
 
-__all__ = ["NEVER", "StandardLogger", "Watched", "loggers", "observe", "refresh", "unobserve"]
+__all__ = ["NEVER", "StandardLogger"]
 
 NEVER = 1 << 30
 """A level above all others."""
-
-_live: set[weakref.ref[StandardLogger]] = set()
-_observers: list[logging.Handler] = []
-
-
-def loggers() -> list[StandardLogger]:
-    """Return every logger of ours that is alive."""
-    return [logger for reference in list(_live) if (logger := reference()) is not None]
-
-
-def refresh() -> None:
-    """Let every logger look again at who wants its records: what one is given may concern those below it."""
-    for logger in loggers():
-        logger._set_gates()
-
-
-def observe(handler: logging.Handler) -> None:
-    """Hand the records of all our loggers to this handler too, on the callers' threads."""
-    _observers.append(handler)
-    refresh()
-
-
-def unobserve(handler: logging.Handler) -> None:
-    """Hand it nothing more."""
-    _observers.remove(handler)
-    refresh()
-
-
-class Watched(list[Any]):
-    """A list of handlers or filters; whoever changes it, by whatever method, the loggers look again."""
-
-    def _then_refresh(name: str) -> Callable[..., Any]:  # type: ignore[misc]  # noqa: N805  (runs in the class body)
-        plain_method = getattr(list, name)
-
-        def method(self: Watched, *args: Any, **kwargs: Any) -> Any:
-            result = plain_method(self, *args, **kwargs)
-            refresh()
-            return result
-
-        return method
-
-    __setitem__ = _then_refresh("__setitem__")
-    __delitem__ = _then_refresh("__delitem__")
-    __iadd__ = _then_refresh("__iadd__")
-    append = _then_refresh("append")
-    clear = _then_refresh("clear")
-    extend = _then_refresh("extend")
-    insert = _then_refresh("insert")
-    pop = _then_refresh("pop")
-    remove = _then_refresh("remove")
 
 
 class StandardLogger(logging.Logger):
@@ -110,7 +59,7 @@ class StandardLogger(logging.Logger):
         self._enlist()
 
     def _enlist(self) -> None:
-        _live.add(weakref.ref(self, _live.discard))
+        live.add(weakref.ref(self, live.discard))
 
     def _set_gates(self) -> None:
         """Work out the levels that a call is compared with.
@@ -118,7 +67,7 @@ class StandardLogger(logging.Logger):
         `_threshold` is the lowest level that takes the short way, `_gate` the lowest that is taken at all.
         """
         self._wanted = self._pipeline.threshold(self.name)
-        self._observed = bool(self._filters or _observers or self._has_listeners())
+        self._observed = bool(self._filters or observers or self._has_listeners())
         self._gate = NEVER if self._disabled else self.getEffectiveLevel()
         live = self._level_is_inherited()
         if live:
@@ -344,7 +293,7 @@ class StandardLogger(logging.Logger):
             passed: Any = self.filter(record)
         except Exception:  # a filter of the application's
             passed = True
-            _complain()
+            complain()
         if not passed:
             return
         if isinstance(passed, logging.LogRecord):  # a filter may replace the record, from Python 3.12 on
@@ -361,12 +310,12 @@ class StandardLogger(logging.Logger):
         while logger is not None:
             for handler in list(logger.handlers):
                 found = True
-                _hand(handler, record)
+                hand(handler, record)
             reached_root = reached_root or logger is logging.root
             logger = logger.parent if logger.propagate else None
-        for handler in () if reached_root else list(_observers):
+        for handler in () if reached_root else list(observers):
             found = True
-            _hand(handler, record)
+            hand(handler, record)
         if not found and not self._pipeline.backends:  # else nobody would get it
             super().callHandlers(record)
 
@@ -388,18 +337,3 @@ class StandardLogger(logging.Logger):
     @abstractmethod
     def _take(self, record: logging.LogRecord) -> None:
         """Put a record of Python's logging into the lane."""
-
-
-def _hand(handler: logging.Handler, record: logging.LogRecord) -> None:
-    if record.levelno >= handler.level:
-        try:
-            handler.handle(record)
-        except Exception:  # those of logging see to themselves; this one is somebody else's
-            _complain()
-
-
-def _complain() -> None:
-    """Say what a handler or filter of the application's has raised, where logging would have let it through."""
-    if logging.raiseExceptions:
-        with suppress(Exception):  # stderr is closed, or gone
-            traceback.print_exc(file=sys.stderr)

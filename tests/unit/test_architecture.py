@@ -30,6 +30,7 @@ ORDER = (
     "router",
     "arguments",
     "taken",
+    "listeners",
     "standard",
     "calls",
     "logger",

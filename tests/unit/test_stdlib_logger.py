@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from hft_otel import HFTLogger, HFTLoggerInterface
-from hft_otel.standard import observe, unobserve
+from hft_otel.listeners import observe, unobserve
 from tests.unit.capture_support import ROOT, Process
 
 
