@@ -45,9 +45,7 @@ from .router import BackendInfo, LogRouter, level_number
 from .standard import NEVER
 from .worker import Worker
 
-__all__ = ["LoggerFactory", "backend_infos"]
-
-_CALL_SITES = {"always": -1, "never": NEVER}
+__all__ = ["LoggerFactory", "backend_infos", "call_site_level", "make_bridge"]
 
 
 class LoggerFactory:
@@ -172,14 +170,7 @@ class _Process:
 
     def _install_bridge(self, wired: _Wired, config: LogConfig | None = None) -> Bridge:
         config = config or wired.config
-        settings = config.stdlib
-        bridge = Bridge(
-            _logger("stdlib", wired),
-            level=None if settings.level is None else level_number(settings.level, 0),
-            exclusive=settings.exclusive,
-            exclude=settings.exclude,
-            prints=any(isinstance(each, ConsoleConfig) and each.enabled for each in config.backends.values()),
-        )
+        bridge = make_bridge(_logger("stdlib", wired), config)
         bridge.install()
         return bridge
 
@@ -287,6 +278,23 @@ class _Process:
             say(_last_words(report, timeout, why if journal.in_memory else ""))
 
 
+def call_site_level(setting: str) -> int:
+    """Return from which level on records say where the call was made; see LogConfig.call_site."""
+    return {"always": -1, "never": NEVER}.get(setting) or level_number(setting, LogLevel.WARNING)
+
+
+def make_bridge(like: HFTLogger, config: LogConfig) -> Bridge:
+    """Return the bridge that a configuration asks for, not yet installed."""
+    settings = config.stdlib
+    return Bridge(
+        like,
+        level=None if settings.level is None else level_number(settings.level, 0),
+        exclusive=settings.exclusive,
+        exclude=settings.exclude,
+        prints=any(isinstance(each, ConsoleConfig) and each.enabled for each in config.backends.values()),
+    )
+
+
 def _logger(name: str, wired: _Wired) -> HFTLogger:
     config = wired.config
     logger = HFTLogger(
@@ -294,7 +302,7 @@ def _logger(name: str, wired: _Wired) -> HFTLogger:
         pipeline=wired.pipeline,
         context=config.global_context,
         level=level_number(config.min_level, LogLevel.DEBUG),
-        call_site=_CALL_SITES.get(config.call_site) or level_number(config.call_site, LogLevel.WARNING),
+        call_site=call_site_level(config.call_site),
     )
     logger._origin = LoggerFactory._unpickled, (config,)
     return logger

@@ -69,6 +69,7 @@ class Watched(list[Any]):
 
 
 def hand(handler: logging.Handler, record: logging.LogRecord) -> None:
+    """Hand a record to a handler that wants its level; what the handler raises is said, and hurts nobody."""
     if record.levelno >= handler.level:
         try:
             handler.handle(record)
