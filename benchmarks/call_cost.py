@@ -29,7 +29,7 @@ from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, InMemoryLogRecordExporter
 
-from hft_otel import FileConfig, LogConfig, LoggerFactory, PrometheusConfig
+from hft_otel import FileConfig, LogConfig, LoggerFactory, PrometheusConfig, bridge_stdlib
 
 WARM_UP, BURST = 100, 400
 """Calls before and in a burst that is timed; together fewer than the 512 that wake OpenTelemetry's exporting thread."""
@@ -42,6 +42,10 @@ class Candidate(NamedTuple):
     statement: str
     names: dict[str, Any]
     rest: Callable[[], object]
+    ready: Callable[[], object] = lambda: None
+    """What comes before each burst and is not timed."""
+    share: float = 1
+    """Of the usual number of calls, for those whose records are so large that a burst of them would fill a room."""
 
 
 class Empty:
@@ -59,7 +63,23 @@ class NoOpHandler(logging.Handler):
 
 
 CALL = 'log.info("order filled", symbol="BTCUSDT", px=1.5)'
+FAILED = 'log.error("order refused", exc_info=error)'
 STDLIB_CALL = 'log.info("order filled", extra={"symbol": "BTCUSDT", "px": 1.5})'
+
+
+def failure(depth: int = 5) -> Exception:
+    """Return an exception that has come through some frames."""
+
+    def refuse(left: int) -> None:
+        if not left:
+            raise ValueError("no such market")
+        refuse(left - 1)
+
+    try:
+        refuse(depth)
+    except ValueError as error:
+        return error
+    raise AssertionError
 
 
 def stdlib_logger(name: str, handler: logging.Handler, level: int = logging.DEBUG) -> dict[str, Any]:
@@ -96,8 +116,27 @@ def ours(folder: Path) -> list[Candidate]:
         "ours, metric": 'log.metric("depth", 5.0, symbol="BTCUSDT", side="bid")',
         "ours, latency": 'log.latency("parse", 0.21, symbol="BTCUSDT", side="bid")',
         "ours, audit (journal)": 'log.audit("order_filled", symbol="BTCUSDT", px=1.5)',
+        "ours, warning (call-site)": 'log.warning("order filled", symbol="BTCUSDT", px=1.5)',
     }
-    return [Candidate(name, statement, {"log": logger}, rest) for name, statement in calls.items()]
+    failed = Candidate("ours, error, exc_info", FAILED, {"log": logger, "error": failure()}, rest, share=0.1)
+    candidates = [Candidate(name, statement, {"log": logger}, rest) for name, statement in calls.items()]
+    return [*candidates, failed, bridged(config, rest)]
+
+
+def bridged(config: LogConfig, rest: Callable[[], object]) -> Candidate:
+    """Return the call of Python's logging over the bridge, which is there for the candidate's own bursts alone."""
+    log = logging.getLogger("bench.bridged")
+    log.propagate = False
+    log.addHandler(logging.NullHandler())
+    log.setLevel(logging.INFO)
+    bridge = bridge_stdlib(config)
+    bridge.uninstall()
+
+    def end() -> None:
+        bridge.uninstall()
+        rest()
+
+    return Candidate("stdlib, bridged to ours", STDLIB_CALL, {"log": log}, end, bridge.install)
 
 
 def peers() -> list[Candidate]:
@@ -119,11 +158,14 @@ def peers() -> list[Candidate]:
     no_op = stdlib_logger("noop", NoOpHandler())
     queued = stdlib_logger("queue", logging.handlers.QueueHandler(waiting))  # type: ignore[arg-type]  # only put_nowait is used
     otel = stdlib_logger("otel", LoggingHandler(logger_provider=provider))
+    null = stdlib_logger("formatted", logging.StreamHandler(open(os.devnull, "w")))  # noqa: PTH123, SIM115  (ends with us)
     return [
         Candidate("stdlib, disabled level", STDLIB_CALL, off, lambda: None),
         Candidate("stdlib, no-op handler", STDLIB_CALL, no_op, lambda: None),
         Candidate("stdlib, QueueHandler", STDLIB_CALL, queued, drain_queue),
         Candidate("OTel handler + batch", STDLIB_CALL, otel, flush_otel),
+        Candidate("stdlib, error, formatted", FAILED, {**null, "error": failure()}, lambda: None, share=0.1),
+        Candidate("OTel handler, exc_info", FAILED, {**otel, "error": failure()}, flush_otel, share=0.1),
     ]
 
 
@@ -135,8 +177,10 @@ def measure(candidates: list[Candidate], rounds: int) -> dict[str, list[float]]:
     ]
     for number in range(rounds):
         for candidate, timer in timers:
-            timer.timeit(WARM_UP)
-            bursts[candidate.name].append(timer.timeit(BURST) / BURST * 1e9)
+            candidate.ready()
+            timer.timeit(int(WARM_UP * candidate.share))
+            number_of_calls = int(BURST * candidate.share)
+            bursts[candidate.name].append(timer.timeit(number_of_calls) / number_of_calls * 1e9)
             candidate.rest()
         if sys.stderr.isatty():
             print(f"\r{number + 1}/{rounds} rounds", end="", file=sys.stderr)
@@ -162,6 +206,8 @@ def report(bursts: dict[str, list[float]]) -> None:
     print(
         f"\nenabled info call: 1/{stdlib / cost['ours, info']:.1f} of stdlib's to a no-op handler (bar: 1/8), "
         f"1/{otel / cost['ours, info']:.1f} of OTel's handler + batch (bar: 1/30)"
+        f"\nbridged call: {cost['stdlib, bridged to ours'] / cost['stdlib, QueueHandler']:.2f} of stdlib's QueueHandler, "
+        f"{cost['stdlib, bridged to ours'] / otel:.2f} of OTel's handler + batch"
         f"\ndisabled call: {cost['ours, disabled level'] / cost['stdlib, disabled level']:.2f} of stdlib's disabled call"
         f"\n{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores, load "
         f"{os.getloadavg()[0]:.2f}; noise: the empty method's median burst took {noise:.2f} times its quiet ones"
