@@ -13,7 +13,7 @@ from time import time_ns
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from .arguments import CALLER_WORDS, MISSING
+from .arguments import ATOMS, CALLER_WORDS, MISSING
 from .interfaces import HFTLoggerInterface
 from .lanes.frames import AUDIT, COUNTER, GAUGE, LATENCY, encode
 from .otel.current import current_context, scope_of, trace_of
@@ -45,9 +45,9 @@ def text_method(level: int, name: str) -> Callable[..., None]:
 
 def _plain_method(level: int, head: int) -> Callable[..., None]:
     """Return the method for a level below WARNING."""
-    switch = _switch
+    switch, atoms = _switch, ATOMS.issuperset
 
-    def method(self: HFTLogger, msg: Any = MISSING, /, *args: Any, **context: Any) -> None:
+    def method(self: HFTLogger, msg: Any = MISSING, /, *args: Any, **context: Any) -> None:  # noqa: PLR0912  (a call more would be felt)
         if self._threshold > level:
             if self._gate <= level:
                 try:
@@ -59,11 +59,20 @@ def _plain_method(level: int, head: int) -> Callable[..., None]:
         if switch._disable >= level:
             return
         try:
-            if args or type(msg) is not str or "exc_info" in context or "stack_info" in context:
+            if type(msg) is not str or "exc_info" in context or "stack_info" in context:
                 self._capture(level, msg, args, context)
-            elif current := current_context():
-                record = (time_ns(), self._heads[head], msg, context, trace_of(current), scope_of(current))
+            elif args:
+                if not atoms(map(type, args)):
+                    self._capture(level, msg, args, context)
+                    return
+                trace = scope = None
+                if current := current_context():
+                    trace, scope = trace_of(current), scope_of(current)
+                record = (time_ns(), self._heads[head], msg, context, trace, scope, args)
                 self._low.write(encode(encode(record)))
+            elif current := current_context():
+                trace, scope = trace_of(current), scope_of(current)
+                self._low.write(encode(encode((time_ns(), self._heads[head], msg, context, trace, scope))))
             else:
                 self._low.write(encode(encode((time_ns(), self._heads[head], msg, context))))
         except Exception:
@@ -78,9 +87,9 @@ def _plain_method(level: int, head: int) -> Callable[..., None]:
 
 def _marked_method(level: int, head: int) -> Callable[..., None]:
     """Return the method for WARNING or above, whose records say where the call was made."""
-    switch = _switch
+    switch, atoms = _switch, ATOMS.issuperset
 
-    def method(self: HFTLogger, msg: Any = MISSING, /, *args: Any, **context: Any) -> None:
+    def method(self: HFTLogger, msg: Any = MISSING, /, *args: Any, **context: Any) -> None:  # noqa: PLR0912  (a call more would be felt)
         if self._threshold > level:
             if self._gate <= level:
                 try:
@@ -92,7 +101,11 @@ def _marked_method(level: int, head: int) -> Callable[..., None]:
         if switch._disable >= level:
             return
         try:
-            if args or type(msg) is not str or not _CAPTURED.isdisjoint(context):
+            if (
+                type(msg) is not str
+                or not _CAPTURED.isdisjoint(context)
+                or (args and not atoms(map(type, args)))
+            ):
                 self._capture(level, msg, args, context)
                 return
             site = None
@@ -102,7 +115,18 @@ def _marked_method(level: int, head: int) -> Callable[..., None]:
             trace = scope = None
             if current := current_context():
                 trace, scope = trace_of(current), scope_of(current)
-            record = (time_ns(), self._heads[head], msg, context, trace, scope, None, None, None, site)
+            record = (
+                time_ns(),
+                self._heads[head],
+                msg,
+                context,
+                trace,
+                scope,
+                args or None,
+                None,
+                None,
+                site,
+            )
             self._high.write(encode(encode(record)))
         except Exception:
             try:
