@@ -89,7 +89,7 @@ def _marked_method(level: int, head: int) -> Callable[..., None]:
     """Return the method for WARNING or above, whose records say where the call was made."""
     switch, atoms = _switch, ATOMS.issuperset
 
-    def method(self: HFTLogger, msg: Any = MISSING, /, *args: Any, **context: Any) -> None:  # noqa: PLR0912  (a call more would be felt)
+    def method(self: HFTLogger, msg: Any = MISSING, /, *args: Any, **context: Any) -> None:
         if self._threshold > level:
             if self._gate <= level:
                 try:
