@@ -244,20 +244,13 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
         return msgspec.Raw(encode((self._pipeline.number, level, self._packed_name, self._bound)))
 
     def _capture(self, level: int, msg: Any, args: tuple[Any, ...], context: dict[str, Any]) -> None:
-        """The other ways for text: with `%`-args that pack as they are, else guarded, and fitted into a segment."""
+        """The other ways for text: quick where it packs as it is, else guarded, and fitted into a segment."""
         site = site_of(context) if self._call_site <= level else None
-        if (
-            args
-            and type(msg) is str
-            and ATOMS.issuperset(map(type, args))
-            and CALLER_WORDS.isdisjoint(context)
-        ):
+        if type(msg) is str and ATOMS.issuperset(map(type, args)) and CALLER_WORDS.isdisjoint(context):
             try:
                 head = self._heads[HEADS.index(level)]
-                frame = encode(
-                    encode((time_ns(), head, msg, context, *trace_and_scope(), args, None, None, site))
-                )
-                self._room(level).write(frame)
+                body = (time_ns(), head, msg, context, *trace_and_scope(), args or None, None, None, site)
+                self._room(level).write(encode(encode(body)))
                 return
             except Exception:  # noqa: S110  (a value that does not pack, a full segment: the guarded way sees to it)
                 pass
