@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterable
 from typing import Self
 
+from .config import ConsoleConfig, LogConfig
+from .router import level_number
 from .standard import StandardLogger
 
 __all__ = ["Bridge", "Taker", "installed"]
@@ -77,6 +79,18 @@ class Bridge:
         self._prints = prints
         self._root_level: int | None = None
         """The level that the root logger had, where it was lowered."""
+
+    @classmethod
+    def configured(cls, like: StandardLogger, config: LogConfig) -> Self:
+        """Return the bridge that a configuration asks for, not yet installed."""
+        settings = config.stdlib
+        return cls(
+            like,
+            level=None if settings.level is None else level_number(settings.level, 0),
+            exclusive=settings.exclusive,
+            exclude=settings.exclude,
+            prints=any(isinstance(each, ConsoleConfig) and each.enabled for each in config.backends.values()),
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -42,10 +42,10 @@ from .notices import Notices, say
 from .record import LogLevel, LogType
 from .redaction import Redactor
 from .router import BackendInfo, LogRouter, level_number
-from .standard import NEVER
+from .standard import call_site_level
 from .worker import Worker
 
-__all__ = ["LoggerFactory", "backend_infos", "call_site_level", "make_bridge"]
+__all__ = ["LoggerFactory", "backend_infos"]
 
 
 class LoggerFactory:
@@ -144,33 +144,36 @@ class _Process:
     def logger(self, name: str, config: LogConfig) -> HFTLogger:
         """Return a logger of the pipeline for this configuration, which is built at its first use."""
         with self._lock:
-            key = canonical([config, list(config.instruments)])  # whose order counts
-            wired = self._wired.get(key)
-            if wired is None:
-                for warning in validate(config):
-                    say(f"warning: {warning}")
-                self._check_journal(config)
-                backends = self.backends(config)
-                router = LoggerFactory._create_router(config, backends)
-                journal = config.journal
-                intake = process_intake(journal.folder, journal.segment_kb * 1024, journal.spare_segments)
-                pipeline = intake.register(router, list(backends.values()), Redactor(config.redact))
-                wired = self._wired[key] = _Wired(config, pipeline)
-                if config.stdlib.bridge:
-                    self._install_bridge(wired)
+            before = len(self._wired)
+            wired = self._wire(config)
+            if config.stdlib.bridge and len(self._wired) > before:
+                self._install_bridge(wired, config)
             return _logger(name, wired)
 
     def bridge(self, config: LogConfig) -> Bridge:
         """Return the bridge for this configuration, installed; see hft_otel.bridge_stdlib."""
         with self._lock:
-            self.logger("stdlib", replace(config, stdlib=StdlibConfig()))
-            return self._install_bridge(
-                self._wired[canonical(replace(config, stdlib=StdlibConfig()))], config
-            )
+            validate(config)
+            # The same pipeline as that of loggers whose configuration asks for no bridge.
+            return self._install_bridge(self._wire(replace(config, stdlib=StdlibConfig())), config)
 
-    def _install_bridge(self, wired: _Wired, config: LogConfig | None = None) -> Bridge:
-        config = config or wired.config
-        bridge = make_bridge(_logger("stdlib", wired), config)
+    def _wire(self, config: LogConfig) -> _Wired:
+        key = canonical([config, list(config.instruments)])  # whose order counts
+        wired = self._wired.get(key)
+        if wired is None:
+            for warning in validate(config):
+                say(f"warning: {warning}")
+            self._check_journal(config)
+            backends = self.backends(config)
+            router = LoggerFactory._create_router(config, backends)
+            journal = config.journal
+            intake = process_intake(journal.folder, journal.segment_kb * 1024, journal.spare_segments)
+            pipeline = intake.register(router, list(backends.values()), Redactor(config.redact))
+            wired = self._wired[key] = _Wired(config, pipeline)
+        return wired
+
+    def _install_bridge(self, wired: _Wired, config: LogConfig) -> Bridge:
+        bridge = Bridge.configured(_logger("stdlib", wired), config)
         bridge.install()
         return bridge
 
@@ -276,23 +279,6 @@ class _Process:
         if not report.complete or any("shutdown" in sums.dropped for sums in report.destinations):
             why = journal.problem or "its folder could not be written for a while"
             say(_last_words(report, timeout, why if journal.in_memory else ""))
-
-
-def call_site_level(setting: str) -> int:
-    """Return from which level on records say where the call was made; see LogConfig.call_site."""
-    return {"always": -1, "never": NEVER}.get(setting) or level_number(setting, LogLevel.WARNING)
-
-
-def make_bridge(like: HFTLogger, config: LogConfig) -> Bridge:
-    """Return the bridge that a configuration asks for, not yet installed."""
-    settings = config.stdlib
-    return Bridge(
-        like,
-        level=None if settings.level is None else level_number(settings.level, 0),
-        exclusive=settings.exclusive,
-        exclude=settings.exclude,
-        prints=any(isinstance(each, ConsoleConfig) and each.enabled for each in config.backends.values()),
-    )
 
 
 def _logger(name: str, wired: _Wired) -> HFTLogger:

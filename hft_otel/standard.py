@@ -27,11 +27,17 @@ from .arguments import (
 from .lanes.intake import Pipeline
 from .listeners import Watched, complain, hand, live, observers, refresh
 from .otel.current import current_scope
+from .router import level_number
 
-__all__ = ["NEVER", "StandardLogger"]
+__all__ = ["NEVER", "StandardLogger", "call_site_level"]
 
 NEVER = 1 << 30
 """A level above all others."""
+
+
+def call_site_level(setting: str) -> int:
+    """Return from which level on records say where the call was made; see LogConfig.call_site."""
+    return {"always": -1, "never": NEVER}.get(setting) or level_number(setting, logging.WARNING)
 
 
 class StandardLogger(logging.Logger):

@@ -29,6 +29,7 @@ from .otel.convert import clean_attributes, own_attributes, severity
 from .record import LogLevel, LogRecord, LogType
 from .redaction import Redactor
 from .router import level_number
+from .standard import call_site_level
 from .unpack import Unpacker
 
 __all__ = ["FakeClock", "Telemetry", "as_dict"]
@@ -66,7 +67,7 @@ class Telemetry:
 
     def __init__(self, clock: Callable[[], int] | None = None, call_site: str = "never") -> None:
         self.clock = clock if clock is not None else FakeClock()
-        self._call_site = factory.call_site_level(call_site)
+        self._call_site = call_site_level(call_site)
         self._records: list[LogRecord] = []
         self._undo: list[Callable[[], None]] = []
 
@@ -140,7 +141,7 @@ class Telemetry:
 
     def bridge(self, config: LogConfig) -> Bridge:
         """Return a bridge from Python's logging into this telemetry, installed."""
-        bridge = factory.make_bridge(self.logger("stdlib", LogConfig(redact=config.redact)), config)
+        bridge = Bridge.configured(self.logger("stdlib", LogConfig(redact=config.redact)), config)
         bridge.install()
         self._undo.append(bridge.uninstall)
         return bridge

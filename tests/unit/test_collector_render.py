@@ -483,7 +483,7 @@ def test_limits_are_said() -> None:
 def test_a_level_between_two_of_opentelemetry_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     import logging
 
-    monkeypatch.setattr(logging, "getLevelNamesMapping", lambda: {"NOTICE": 25, "DEBUG": 10})
+    monkeypatch.setattr(logging, "getLevelNamesMapping", lambda: {"NOTICE": 25, "DEBUG": 10, "WARNING": 30})
     config = LogConfig.from_dict(
         {
             "environment": "dev",
