@@ -219,6 +219,8 @@ class StandardLogger(logging.Logger):
 
     def getChildren(self) -> set[logging.Logger]:
         """Return the loggers that `getChild` has made here."""
+        if self._is_managed():
+            return super().getChildren()
         return set(self._children.values())
 
     def _is_managed(self) -> bool:

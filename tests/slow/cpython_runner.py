@@ -16,7 +16,15 @@ from typing import Any
 
 import test.test_logging as theirs  # the file of the running interpreter
 
-from hft_otel import HFTLogger, LogBackend, LogConfig, LogRecord, bridge_stdlib, unbridge_stdlib
+from hft_otel import (
+    HFTLogger,
+    LogBackend,
+    LogConfig,
+    LoggerFactory,
+    LogRecord,
+    bridge_stdlib,
+    unbridge_stdlib,
+)
 
 taken: list[LogRecord] = []
 
@@ -65,6 +73,10 @@ def around_every_test(suite: unittest.TestSuite) -> None:
             "journal": {"folder": tempfile.mkdtemp()},
         }
     )
+    log = LoggerFactory.create_logger("start", config)
+    log.info("so that the backend's thread and loop are there, about which asyncio logs")
+    assert log.force_flush(20)
+    taken.clear()
     plain = unittest.TestCase.run
 
     def bridged(self: unittest.TestCase, result: Any = None) -> Any:
