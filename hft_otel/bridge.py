@@ -8,6 +8,7 @@ loggers that do not propagate are heard as well.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterable
 from typing import Self
@@ -183,6 +184,12 @@ def _is_ours(record: logging.LogRecord) -> bool:
     return thread.startswith(_OWN_THREADS) or record.__dict__.get(_MARK) is True
 
 
+def _after_fork_in_child() -> None:
+    global _lock  # noqa: PLW0603  (the inherited lock may be held for ever)
+    _lock = threading.RLock()
+
+
 _lock = threading.RLock()
 _hook = _Hook()
 _installed: Bridge | None = None
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -219,8 +219,9 @@ class StandardLogger(logging.Logger):
 
     def getChildren(self) -> set[logging.Logger]:
         """Return the loggers that `getChild` has made here."""
-        if self._is_managed():
-            return super().getChildren()
+        inherited = getattr(super(), "getChildren", None)  # logging has it from Python 3.12 on
+        if self._is_managed() and inherited is not None:
+            return set(inherited())
         return set(self._children.values())
 
     def _is_managed(self) -> bool:

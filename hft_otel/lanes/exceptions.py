@@ -155,7 +155,9 @@ def _frame(trace: TracebackType) -> PackedFrame:
 
 def render_exception(packed: PackedException) -> CapturedException:
     """Return the exception with its stack trace as logging's formatter prints it, source lines included where readable."""
-    return CapturedException(packed.type, packed.message, "".join(_Printed(packed).format()).rstrip("\n"))
+    return CapturedException(
+        packed.type, packed.message, "".join(_Printed(packed).format()).removesuffix("\n")
+    )
 
 
 class _Printed(traceback.TracebackException):

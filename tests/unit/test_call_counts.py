@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,6 +13,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
+from hft_otel import calls
 from hft_otel.logger import HFTLogger
 from hft_otel.otel import current
 from tests.unit.capture_support import Process
@@ -80,7 +82,8 @@ def test_a_scope_costs_one_more_at_most_and_a_span_nothing_beyond(log: HFTLogger
     assert in_scope == in_both == in_span <= count + 1
 
 
-def test_the_short_ways_into_opentelemetry_are_the_ones_in_use() -> None:
+def test_the_short_ways_into_opentelemetry_and_logging_are_the_ones_in_use() -> None:
     """They rest on names that are not public; where those are gone all works on, and this says what it costs."""
     assert current.current_context is not otel_context.get_current
     assert current._span_of is not trace.get_current_span
+    assert calls._switch is logging.root.manager
