@@ -29,6 +29,7 @@ __all__ = [
     "exc_info_of",
     "formatted",
     "level_and_message",
+    "level_named",
     "merged_extra",
     "site_of",
     "stacklevel_of",
@@ -88,12 +89,18 @@ def trace_and_scope() -> tuple[Trace | None, msgspec.Raw | None]:
     return (trace_of(current), scope_of(current)) if current else (None, None)
 
 
+def level_named(name: str, default: Any) -> Any:
+    """Return the number of a level's name, as it was given or in capitals; else the default."""
+    names = logging.getLevelNamesMapping()
+    return names.get(name, names.get(name.upper(), default))
+
+
 def level_and_message(level: Any, msg: Any, context: dict[str, Any]) -> tuple[int, Any, dict[str, Any]]:
     """Return the level as a number, wherever and however it was given."""
     if level is MISSING:
         level = context.pop("level", logging.INFO)
     if isinstance(level, str):
-        level = logging.getLevelNamesMapping().get(level.upper(), level)
+        level = level_named(level, level)
     if isinstance(level, int):
         return min(max(int(level), 0), 1000), msg, context
     return logging.INFO, msg, {**context, "hft.bad_level": level}

@@ -21,6 +21,7 @@ from .arguments import (
     MISSING,
     calling_frame,
     exc_info_of,
+    level_named,
     merged_extra,
     stacklevel_of,
 )
@@ -139,7 +140,7 @@ class StandardLogger(logging.Logger):
         """The parent that was given, else the logger of Python's logging that would be the parent by name."""
         if self._parent is not None:
             return self._parent
-        name = self.name
+        name = str(self.name)
         while "." in name:
             name = name.rpartition(".")[0]
             found = logging.root.manager.loggerDict.get(name)
@@ -177,7 +178,7 @@ class StandardLogger(logging.Logger):
     def setLevel(self, level: int | str) -> None:
         """Capture nothing below this level, whatever the routes want; what is no level changes nothing."""
         if isinstance(level, str):
-            level = logging.getLevelNamesMapping().get(level.upper(), self._own_level)
+            level = level_named(level, self._own_level)
         if isinstance(level, int):
             self.level = int(level)
 

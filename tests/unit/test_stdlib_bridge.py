@@ -6,6 +6,7 @@ import io
 import logging
 import logging.config
 import logging.handlers
+import os
 import queue
 import subprocess
 import sys
@@ -437,7 +438,7 @@ def run(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", script],
         check=False,
-        env={"PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,

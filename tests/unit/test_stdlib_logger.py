@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import logging
+import os
 import pickle
 import subprocess
 import sys
@@ -169,6 +170,30 @@ def test_a_handler_or_filter_that_raises_hurts_nobody(
     assert "ZeroDivisionError" in said
 
 
+def test_a_call_that_cannot_become_a_record_is_counted(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = process.logger("broken")
+    log.addHandler(Kept())
+
+    def make_record(*args: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(log, "makeRecord", make_record)
+    log.info("one")
+    log.warning("two")
+    log.log(25, "three")
+    log.exception("four")
+    process.flush()
+    assert process.dropped() == {"capture_failed": 4}
+
+
+def test_a_logger_with_a_strange_name_has_a_parent(process: Process) -> None:
+    log = process.logger(5)  # type: ignore[arg-type]
+    log.propagate = True
+    assert log.parent is logging.root
+
+
 # -- filters --
 
 
@@ -280,7 +305,7 @@ two.warning("the last resort")
     done = subprocess.run(
         [sys.executable, "-c", script],
         check=False,
-        env={"PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -332,15 +357,19 @@ def test_custom_levels_have_their_names_also_when_these_come_late(process: Proce
     log.log(27, "before it has a name")
     assert process.only().level.name == "Level 27"
     logging.addLevelName(27, "NOTICE")
+    logging.addLevelName(28, "Hint")
     try:
+        log.log("Hint", "in the case that it has")
+        assert process.only().level == 28
         log.log(27, "by number")
         log.log("NOTICE", "by name")
         log.setLevel("NOTICE")
         log.info("too low")
         found = [(record.level.name, record.message) for record in process.records()]
     finally:
-        logging._levelToName.pop(27)
-        logging._nameToLevel.pop("NOTICE")
+        for number, name in ((27, "NOTICE"), (28, "Hint")):
+            logging._levelToName.pop(number)
+            logging._nameToLevel.pop(name)
     assert found == [("NOTICE", "by number"), ("NOTICE", "by name")]
 
 
@@ -518,7 +547,7 @@ print(sum(site is not None for site in found))
     done = subprocess.run(
         [sys.executable, "-c", script, setting],
         check=False,
-        env={"PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -623,7 +652,7 @@ Path(sys.argv[1]).write_bytes(pickle.dumps(log))
         done = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path / "log.pickle")],
             check=False,
-            env={"PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             timeout=60,

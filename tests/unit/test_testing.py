@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import pickle
 import subprocess
 import sys
@@ -237,7 +238,7 @@ def test_the_pytest_plugin_gives_the_fixture_and_lets_caplog_hear(tmp_path: Path
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "_hft_otel_pytest", "-p", "no:cacheprovider", "-q", "."],
         check=False,
-        env={"PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=100,
