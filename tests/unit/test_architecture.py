@@ -51,6 +51,7 @@ ORDER = (
 """From the ground up; a name stands for a module or for a folder, whose modules may import each other without a cycle."""
 
 PUBLIC = {
+    "AgentConfig",
     "BackendConfig",
     "ComponentConfig",
     "ConfigError",
@@ -68,6 +69,7 @@ PUBLIC = {
     "InstrumentConfig",
     "InstrumentKind",
     "JournalConfig",
+    "LanesConfig",
     "LogBackend",
     "LogConfig",
     "LogLevel",

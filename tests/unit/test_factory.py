@@ -308,8 +308,8 @@ class TestAnError:
         said = self.refused(backends={"datadog": backend}, routing_rules=[{"backends": ["datadog"]}])
         assert "otlp" in said
 
-    def test_isolation_by_process_is_refused_for_now(self) -> None:
-        assert "isolation" in self.refused(isolation="process")
+    def test_an_isolation_that_is_none(self) -> None:
+        assert "isolation" in self.refused(isolation="fibre")
 
     def test_a_level_that_is_none(self) -> None:
         assert "min_level" in self.refused(min_level="LOUD")
