@@ -1,4 +1,4 @@
-"""The factory: from configuration to live objects; the only module that knows every class."""
+"""The factory: from configuration to loggers, and to whoever delivers for them."""
 
 from __future__ import annotations
 
@@ -6,30 +6,15 @@ import copy
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ._canonical import canonical
-from ._validation import keeps_audit, takes, validate
+from ._validation import validate
 from ._yaml import with_environment  # its import also gives LogConfig what reads files
-from .config import (
-    BackendConfig,
-    ConfigError,
-    ConsoleConfig,
-    CustomConfig,
-    DatadogConfig,
-    ElasticsearchConfig,
-    FileConfig,
-    LogConfig,
-    OtlpConfig,
-    PrometheusConfig,
-    SlackConfig,
-    WebhookConfig,
-)
-from .destinations.base import Destination
-from .destinations.foreign import load_class
-from .destinations.group import Group, ViaCollector
+from .building import Builder, make_router
+from .config import ConfigError, LogConfig
 from .interfaces import HFTLoggerInterface, LogBackend
 from .lanes.intake import Drain, Intake, Pipeline, drain_by_default, process_intake
 from .lanes.journal import Journal
@@ -39,10 +24,10 @@ from .logger import HFTLogger
 from .notices import Notices, say
 from .record import LogLevel, LogType
 from .redaction import Redactor
-from .router import BackendInfo, LogRouter, level_number
+from .router import LogRouter, level_number
 from .worker import Worker
 
-__all__ = ["LoggerFactory", "backend_infos"]
+__all__ = ["LoggerFactory"]
 
 
 class LoggerFactory:
@@ -70,24 +55,7 @@ class LoggerFactory:
     @staticmethod
     def _create_router(config: LogConfig, backends: Mapping[str, LogBackend]) -> LogRouter:
         """Return the router for the configuration's rules over live backends."""
-        infos = [info for info in backend_infos(config) if info.name in backends]
-        return LogRouter(config.routing_rules, backends, config.environment, infos)
-
-
-def backend_infos(config: LogConfig) -> list[BackendInfo]:
-    """Return what the route table needs to know of the enabled backends; builds none of them."""
-    infos: list[BackendInfo] = []
-    for name, backend in config.backends.items():
-        if backend.enabled:
-            infos.append(
-                BackendInfo(
-                    name,
-                    takes(backend),
-                    level_number(backend.min_level, LogLevel.DEBUG),
-                    keeps_audit(backend),
-                )
-            )
-    return infos
+        return make_router(config, backends)
 
 
 @dataclass(slots=True)
@@ -109,8 +77,7 @@ class _Process:
     def _begin(self) -> None:
         self._lock = threading.RLock()
         self._wired: dict[bytes, _Wired] = {}
-        self._built: dict[tuple[str, bytes], LogBackend] = {}
-        self._claims: dict[tuple[str, str], tuple[str, bytes]] = {}
+        self._builder = Builder()
         self._forked = False
 
     def _begin_child(self) -> None:
@@ -156,65 +123,13 @@ class _Process:
 
     def backends(self, config: LogConfig) -> dict[str, LogBackend]:
         """Return the enabled backends, each shared with every configuration that asks for the same."""
-        with self._lock:
-            before = dict(self._built), dict(self._claims)
-            try:
-                return self._live(config)
-            except BaseException:
-                self._built, self._claims = (
-                    before  # a configuration that cannot be used must claim no file or port
-                )
-                raise
-
-    def _live(self, config: LogConfig) -> dict[str, LogBackend]:
-        enabled = {name: backend for name, backend in config.backends.items() if backend.enabled}
-        otlp = {
-            name: part for name, part in enabled.items() if isinstance(part, OtlpConfig) and part.via == "sdk"
-        }
-        live: dict[str, LogBackend] = {name: self._shared(name, part, config) for name, part in otlp.items()}
-        group = next((backend for backend in live.values() if isinstance(backend, Group)), None)
-        for name, backend in enabled.items():
-            if getattr(backend, "via", "sdk") == "collector":
-                if group is None:
-                    cause = f"{config.source or 'config'}: logging.backends.{name}: via: collector needs the otlp backend"
-                    raise ConfigError(f"{cause}; add `otlp: {{enabled: true}}` under backends")
-                live[name] = ViaCollector(name, group, takes(backend))
-            elif name not in live:
-                live[name] = self._shared(name, backend, config)
-        return {name: live[name] for name in enabled}
-
-    def _shared(self, name: str, backend: BackendConfig, config: LogConfig) -> LogBackend:
-        options = canonical(replace(backend, enabled=True))
-        belongs = {"environment": config.environment, **config.global_context}  # see _resource
-        resource = canonical(belongs) if isinstance(backend, (OtlpConfig, CustomConfig)) else b""
-        if isinstance(backend, (PrometheusConfig, OtlpConfig, CustomConfig)):
-            resource += canonical(list(config.instruments.items()))  # in their order, which counts
-        key = (type(backend).__name__, options + resource)
-        self._claim(name, backend, key, config)
-        if key not in self._built:
-            self._built[key] = _build(name, backend, config)
-        return self._built[key]
-
-    def _claim(self, name: str, backend: BackendConfig, key: tuple[str, bytes], config: LogConfig) -> None:
-        """Refuse the same file or port with other options: two writers would tear each other's output."""
-        if isinstance(backend, FileConfig):
-            claim = ("file_path", os.path.realpath(backend.file_path))
-        elif isinstance(backend, PrometheusConfig) and backend.scrape and backend.port:
-            claim = ("port", f"{backend.host}:{backend.port}")
-        else:
-            return
-        if self._claims.setdefault(claim, key) != key:
-            where = f"{config.source or 'config'}: logging.backends.{name}.config.{claim[0]}"
-            raise ConfigError(
-                f"{where}: {claim[1]} is in use by another backend with other options; "
-                f"give both the same options or another {claim[0]}"
-            )
+        return self._builder.backends(config)
 
     def _start_drain(self, intake: Intake) -> Drain:
         """Start the worker of this process; in a forked child, over backends of its own."""
         if self._forked:
             self._forked = False
-            for wired in self._wired.values():
+            for wired in list(self._wired.values()):
                 backends = self.backends(wired.config)
                 router = LoggerFactory._create_router(wired.config, backends)
                 pipeline = wired.pipeline._replace(router=router, backends=tuple(backends.values()))
@@ -241,75 +156,6 @@ class _Process:
         if not report.complete or any("shutdown" in sums.dropped for sums in report.destinations):
             why = journal.problem or "its folder could not be written for a while"
             say(_last_words(report, timeout, why if journal.in_memory else ""))
-
-
-def _build(name: str, backend: BackendConfig, config: LogConfig) -> LogBackend:
-    """Return a new backend; imports its module only now, since exporters are slow to import."""
-    built = _build_destination(name, backend, config)
-    for destination in built.parts if isinstance(built, Group) else (built,):
-        if isinstance(destination, Destination):
-            destination.name = destination.name or name
-            destination.min_level = LogLevel(level_number(backend.min_level, LogLevel.DEBUG))
-    return built
-
-
-def _build_destination(name: str, backend: BackendConfig, config: LogConfig) -> LogBackend:  # noqa: PLR0911  (one return per kind)
-    if isinstance(backend, ConsoleConfig):
-        from .destinations.console import ConsoleBackend
-
-        return ConsoleBackend(backend)
-    if isinstance(backend, FileConfig):
-        from .destinations.file import FileBackend
-
-        return FileBackend(backend)
-    if isinstance(backend, SlackConfig):
-        from .destinations.slack import SlackBackend
-
-        return SlackBackend(backend)
-    if isinstance(backend, WebhookConfig):
-        from .destinations.webhook import WebhookBackend
-
-        return WebhookBackend(backend)
-    if isinstance(backend, PrometheusConfig):
-        from .destinations.prometheus import PrometheusBackend
-
-        return PrometheusBackend(backend, _resource(config), config.instruments)
-    if isinstance(backend, OtlpConfig):
-        from .destinations.otlp import otlp_destinations
-
-        return Group(name, otlp_destinations(backend, _resource(config), name, config.instruments))
-    if isinstance(backend, CustomConfig):
-        return _build_custom(name, backend, config)
-    kinds = (DatadogConfig, ElasticsearchConfig)
-    hint = "; set `via: collector`" if isinstance(backend, kinds) else ""
-    raise ConfigError(
-        f"{config.source or 'config'}: logging.backends.{name}: no destination for this backend{hint}"
-    )
-
-
-def _build_custom(name: str, backend: CustomConfig, config: LogConfig) -> LogBackend:
-    """Return the user's own: a LogBackend, or any exporter of OpenTelemetry."""
-    from .destinations.exporters import destination_for
-    from .destinations.foreign import as_destination, build_custom
-    from .otel.sdk import LogRecordExporter, MetricExporter, SpanExporter
-
-    exporters = (LogRecordExporter, MetricExporter, SpanExporter)
-    found = load_class(backend.class_path, (LogBackend, *exporters))
-    if issubclass(found, exporters):
-        return destination_for(
-            found,
-            name,
-            resource=_resource(config),
-            config=backend.config,
-            instruments=config.instruments,
-        )
-    return as_destination(build_custom(backend.class_path, backend.config), name)
-
-
-def _resource(config: LogConfig) -> Any:
-    from .otel.sdk import make_resource
-
-    return make_resource({"deployment.environment.name": config.environment, **config.global_context})
 
 
 def _copied(config: LogConfig) -> LogConfig:

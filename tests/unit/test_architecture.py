@@ -44,6 +44,8 @@ ORDER = (
     "_environment",
     "_yaml",
     "_canonical",
+    "building",
+    "agent",
     "factory",
     "collector",
     "cli",

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hft_otel import factory as module
+from hft_otel.building import backend_infos
 from hft_otel.config import (
     BackendConfig,
     ConfigError,
@@ -31,7 +32,7 @@ from hft_otel.config import (
     WebhookConfig,
 )
 from hft_otel.destinations.group import Group, ViaCollector
-from hft_otel.factory import LoggerFactory, backend_infos
+from hft_otel.factory import LoggerFactory
 from hft_otel.interfaces import HFTLoggerInterface, LogBackend
 from hft_otel.lanes import intake as intake_module
 from hft_otel.ledger import DestinationSums, FlushReport
