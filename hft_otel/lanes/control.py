@@ -35,7 +35,7 @@ _HALF = 2**32
 
 
 class ControlPage:
-    """The page as a whole: who writes, and the rooms' parts; `text` is set once, by the writer."""
+    """The page as a whole: who writes, and the rooms' parts."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         self.memory = memory
@@ -44,7 +44,7 @@ class ControlPage:
         }
 
     @classmethod
-    def create(cls, path: Path, pid: int, started_ns: int, text: str = "") -> ControlPage:
+    def create(cls, path: Path, pid: int, started_ns: int) -> ControlPage:
         """Make the page in a new file; raises OSError."""
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -52,9 +52,6 @@ class ControlPage:
             page = cls(mmap.mmap(descriptor, SIZE))
         finally:
             os.close(descriptor)
-        packed = text.encode(errors="surrogateescape")[: _TEXT_SIZE - _WORD.size]
-        page.memory[_TEXT + _WORD.size : _TEXT + _WORD.size + len(packed)] = packed
-        _WORD.pack_into(page.memory, _TEXT, len(packed))
         _HEAD.pack_into(page.memory, 0, MAGIC, VERSION, 0, pid, started_ns)
         return page
 
@@ -100,6 +97,12 @@ class ControlPage:
         """The path of the writer's journal stream."""
         size = min(_WORD.unpack_from(self.memory, _TEXT)[0], _TEXT_SIZE - _WORD.size)
         return self.memory[_TEXT + _WORD.size :][:size].decode(errors="surrogateescape")
+
+    @text.setter
+    def text(self, text: str) -> None:
+        packed = text.encode(errors="surrogateescape")[: _TEXT_SIZE - _WORD.size]
+        self.memory[_TEXT + _WORD.size : _TEXT + _WORD.size + len(packed)] = packed
+        _WORD.pack_into(self.memory, _TEXT, len(packed))
 
     def close(self) -> None:
         """Unmap the page."""

@@ -128,6 +128,7 @@ class Intake:
         """Return what each room begins with."""
         text = ("low", "high", "metric")
         if self.lanes is not None and self.lanes.usable:
+            self.lanes.control.text = str(self.journal.stream_folder)
             pages = self.lanes.control.rooms
             return {
                 **{name: (self.lanes.supplies[name], pages[name], None) for name in text},

@@ -23,8 +23,8 @@ class Tally:
 
     __slots__ = ("_count", "add")
 
-    def __init__(self, count: itertools.count[int] | None = None) -> None:
-        self._count = itertools.count() if count is None else count
+    def __init__(self, count: itertools.count[int] | int = 0) -> None:
+        self._count = itertools.count(count) if isinstance(count, int) else count
         self.add = self._count.__next__
 
     @property

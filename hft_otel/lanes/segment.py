@@ -20,9 +20,9 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Self
 
-__all__ = ["HEADER_SIZE", "BadSegment", "Header", "Segment", "frame_length", "is_tag", "last_frame", "split_frames"]
+__all__ = ["HEADER_SIZE", "BadSegment", "Header", "Segment", "Word", "frame_length", "is_tag", "last_frame", "split_frames"]
 
 HEADER_SIZE = 64
 """Bytes before the first frame; of the same size in anonymous segments, where they stay unused."""
@@ -32,7 +32,8 @@ _READABLE = (1, 2)
 """Version 1 has zeros where later versions have `turn`, `following` and `freed`."""
 _HEADER = struct.Struct("<8sIIQQQQQQ")
 _WORD = struct.Struct("<Q")  # written and read in one piece
-_FIRST_SEQ, _SETTLED, _TURN, _FOLLOWING, _FREED = 24, 32, 40, 48, 56
+Word = Literal["first_seq", "settled", "turn", "following", "freed"]
+_WORDS: dict[Word, int] = {"first_seq": 24, "settled": 32, "turn": 40, "following": 48, "freed": 56}
 
 _PREFIX = {0xC4: 2, 0xC5: 3, 0xC6: 5}
 """The tags of MessagePack's `bin`, and how many bytes each takes with the length that follows it."""
@@ -108,7 +109,7 @@ class Segment:
         return segment
 
     @classmethod
-    def load(cls, path: Path) -> Segment:
+    def load(cls, path: Path) -> Self:
         """Map an existing file for reading what a past process wrote; raises BadSegment or OSError."""
         with path.open("r+b") as file:
             size = os.fstat(file.fileno()).st_size
@@ -132,34 +133,41 @@ class Segment:
         """Store the whole header; only while nobody else has the file."""
         _HEADER.pack_into(self.memory, 0, MAGIC, VERSION, 0, *header)
 
+    def read_word(self, name: Word) -> int:
+        """Return one of the header's words as it stands."""
+        return int(_WORD.unpack_from(self.memory, _WORDS[name])[0])
+
     def note_first_seq(self, first_seq: int) -> None:
         """Store the number of the first frame in its stream, plus one; the reader's side."""
-        _WORD.pack_into(self.memory, _FIRST_SEQ, first_seq)
+        self._store("first_seq", first_seq)
 
     def note_settled(self, offset: int) -> None:
         """Store up to where every destination is done; the reader's side."""
-        _WORD.pack_into(self.memory, _SETTLED, offset)
+        self._store("settled", offset)
 
-    def read_freed(self) -> int:
-        """Return the turn that the reader has given back last."""
-        return int(_WORD.unpack_from(self.memory, _FREED)[0])
+    def note_freed(self, turn: int) -> None:
+        """Give back the segment, zeroed, of this turn (as the header counts); the reader's side."""
+        self._store("freed", turn)
+
+    def _store(self, name: Word, value: int) -> None:
+        _WORD.pack_into(self.memory, _WORDS[name], value)
 
     def unseal(self) -> None:
         """Let callers write, from the first byte after the header; `take_turn` comes before the first of them."""
         if self.path is not None:
-            _WORD.pack_into(self.memory, _FOLLOWING, 0)
+            self._store("following", 0)
         self.memory.seek(HEADER_SIZE)
 
     def take_turn(self, turn: int) -> None:
         """Note how many segments were active before this one."""
         self.turn = turn
         if self.path is not None:
-            _WORD.pack_into(self.memory, _TURN, turn + 1)
+            self._store("turn", turn + 1)
 
     def lead_to(self, following: Segment) -> None:
         """Say, once sealed, which segment comes next: a reader that sees it knows that nothing more comes in this one."""
         if self.path is not None:
-            _WORD.pack_into(self.memory, _FOLLOWING, following.index + 1)
+            self._store("following", following.index + 1)
         self.next = following
 
 

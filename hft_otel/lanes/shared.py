@@ -22,7 +22,7 @@ from .segment import Segment
 __all__ = ["CONTROL", "SharedLanes", "SharedSupply", "Sizes", "default_folder"]
 
 CONTROL = "control"
-_SHM = Path("/dev/shm")  # noqa: S108  (private by its mode)
+_SHM = Path("/dev/shm")
 _TMPFS = "tmpfs"
 _CLAIMED = -2
 
@@ -116,12 +116,12 @@ class SharedSupply:
 
     def __len__(self) -> int:
         """Count the free segments."""
-        return sum(segment.turn + 1 == segment.read_freed() for segment in self.segments)
+        return sum(segment.turn + 1 == segment.read_word("freed") for segment in self.segments)
 
     def popleft(self) -> Segment:
         """Take a free segment; raises IndexError where there is none."""
         for segment in self.segments:
-            freed = segment.read_freed()
+            freed = segment.read_word("freed")
             if segment.turn + 1 == freed:
                 segment.turn = _CLAIMED  # before the next call, inside of which a signal handler might take it too
                 return segment
