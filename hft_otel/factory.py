@@ -5,23 +5,26 @@ from __future__ import annotations
 import copy
 import os
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ._canonical import canonical
 from ._validation import validate
 from ._yaml import with_environment  # its import also gives LogConfig what reads files
 from .building import Builder, make_router
-from .config import ConfigError, LogConfig
+from .config import AgentConfig, ConfigError, LogConfig
 from .interfaces import HFTLoggerInterface, LogBackend
-from .lanes.intake import Drain, Intake, Pipeline, drain_by_default, process_intake
+from .lanes.intake import Drain, Intake, Pipeline, agent_intake, drain_by_default, process_intake
 from .lanes.journal import Journal
+from .lanes.shared import default_folder
 from .ledger import FlushReport
 from .lifecycle import at_end
 from .logger import HFTLogger
-from .notices import Notices, say
+from .notices import Notices, say, watching
 from .record import LogLevel, LogType
 from .redaction import Redactor
 from .router import LogRouter, level_number
@@ -60,32 +63,39 @@ class LoggerFactory:
 
 @dataclass(slots=True)
 class _Wired:
-    """One configuration, live."""
+    """One configuration, live, the intake that its records go to, and the process that this holds for."""
 
     config: LogConfig
+    intake: Intake
     pipeline: Pipeline
+    pid: int = field(default_factory=os.getpid)
 
 
 class _Process:
-    """What the loggers of this process share: pipelines by configuration, backends by type and options."""
+    """What the loggers of this process share: pipelines by configuration, backends by type and options, the agent.
+
+    Locks are taken in this order: this one, the intake's, the builder's. The first record of a forked child comes
+    with the intake's.
+    """
 
     def __init__(self) -> None:
         self._begin()
         os.register_at_fork(after_in_child=self._begin_child)
-        drain_by_default(self._start_drain)
+        drain_by_default(self._start_worker)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
         self._wired: dict[bytes, _Wired] = {}
+        self._agent: AgentConfig | None = None
         self._builder = Builder()
-        self._forked = False
+        self._ends: list[Callable[[float], None]] = []
+        """What ends the drains of this process, each within a number of seconds."""
 
     def _begin_child(self) -> None:
         """Forget the parent's live backends; the configurations stay, to build the child's from."""
-        wired = self._wired
+        wired, agent = self._wired, self._agent
         self._begin()
-        self._wired = wired
-        self._forked = True
+        self._wired, self._agent = wired, agent
 
     def logger(self, name: str, config: LogConfig) -> HFTLogger:
         """Return a logger of the pipeline for this configuration, which is built at its first use."""
@@ -95,67 +105,132 @@ class _Process:
             if wired is None:
                 for warning in validate(config):
                     say(f"warning: {warning}")
-                self._check_journal(config)
-                backends = self.backends(config)
-                router = LoggerFactory._create_router(config, backends)
-                journal = config.journal
-                intake = process_intake(journal.folder, journal.segment_kb * 1024, journal.spare_segments)
-                pipeline = intake.register(router, list(backends.values()), Redactor(config.redact))
-                wired = self._wired[key] = _Wired(config, pipeline)
+                self._check_shared(config)
+                wired = self._wired[key] = self._for_agent(config) or self._for_thread(config)
             level = level_number(config.min_level, LogLevel.DEBUG)
             context = config.global_context
-            return HFTLogger(name, pipeline=wired.pipeline, context=context, level=level)
+            return HFTLogger(name, pipeline=wired.pipeline, intake=wired.intake, context=context, level=level)
 
-    def _check_journal(self, config: LogConfig) -> None:
-        """Refuse a second journal: a process has one, which the first of its configurations names."""
-        asked = config.journal
-        first = next((wired.config.journal for wired in self._wired.values()), asked)
-        real = os.path.realpath
-        same_folder = first.folder == asked.folder or real(first.folder) == real(asked.folder)
-        for key in ("folder", "segment_kb", "spare_segments"):
-            kept, wanted = getattr(first, key), getattr(asked, key)
-            if kept != wanted and not (key == "folder" and same_folder):
-                cause = (
-                    f"this process keeps its journal with {key} {kept} already, and this asks for {wanted}"
-                )
-                cure = "give all configurations of a process the same journal"
-                raise ConfigError(cause, file=config.source, path=f"logging.journal.{key}", cure=cure)
+    def _check_shared(self, config: LogConfig) -> None:
+        """Refuse a second journal, or other lanes: a process has one, which the first of its configurations names."""
+        every = [wired.config for wired in self._wired.values()]
+        remote = [each for each in every if each.effective_isolation == "process"]
+        asks = config.effective_isolation == "process"
+        for part, first in (
+            ("journal", every[:1]),
+            ("lanes", remote[:1] if asks else []),
+            ("agent", remote[:1] if asks else []),
+        ):
+            for kept_part in (getattr(each, part) for each in first):
+                for key, kept in vars(kept_part).items():
+                    wanted = getattr(getattr(config, part), key)
+                    if kept != wanted and not (key == "folder" and _same_folder(kept, wanted)):
+                        cause = f"this process has its {part} with {key} {kept} already, and this asks for {wanted}"
+                        cure = f"give all configurations of a process the same {part}"
+                        raise ConfigError(cause, file=config.source, path=f"logging.{part}.{key}", cure=cure)
 
     def backends(self, config: LogConfig) -> dict[str, LogBackend]:
         """Return the enabled backends, each shared with every configuration that asks for the same."""
         return self._builder.backends(config)
 
-    def _start_drain(self, intake: Intake) -> Drain:
-        """Start the worker of this process; in a forked child, over backends of its own."""
-        if self._forked:
-            self._forked = False
-            for wired in list(self._wired.values()):
+    # -- a thread of this process delivers --
+
+    def _for_thread(self, config: LogConfig) -> _Wired:
+        journal = config.journal
+        backends = self.backends(config)
+        intake = process_intake(journal.folder, journal.segment_kb * 1024, journal.spare_segments)
+        router = make_router(config, backends)
+        pipeline = intake.register(router, list(backends.values()), Redactor(config.redact))
+        return _Wired(config, intake, pipeline)
+
+    def _start_worker(self, intake: Intake) -> Drain:
+        """Start a worker in this process, over live backends of this process."""
+        for wired in list(self._wired.values()):
+            if wired.intake is intake and (wired.pid != os.getpid() or intake.lanes is not None):
                 backends = self.backends(wired.config)
-                router = LoggerFactory._create_router(wired.config, backends)
+                router = make_router(wired.config, backends)
                 pipeline = wired.pipeline._replace(router=router, backends=tuple(backends.values()))
                 intake.pipelines[pipeline.number] = wired.pipeline = pipeline
+                wired.pid = os.getpid()
         worker = Worker(intake)
         for pipeline in intake.pipelines:
             worker.add(pipeline)
         worker.start()
-        journal = intake.journal
-        notices = Notices(
-            worker.report,
-            lambda: list(worker.outboxes.values()),
-            lambda: journal.problem,
-            lambda: worker.problem,
-        )
+        notices = watching(worker, lambda: intake.journal.problem)
         notices.start()
-        at_end(partial(self._end, worker, notices, journal))
+        self._at_end(partial(self._end_worker, worker, notices, intake.journal), first=True)
         return worker
 
-    def _end(self, worker: Worker, notices: Notices, journal: Journal) -> None:
-        timeout = max((wired.config.exit_timeout for wired in self._wired.values()), default=2.0)
+    def _end_worker(self, worker: Worker, notices: Notices, journal: Journal, timeout: float) -> None:
         notices.stop()  # first: the last words below say it all, once
         report = worker.stop(timeout)
         if not report.complete or any("shutdown" in sums.dropped for sums in report.destinations):
             why = journal.problem or "its folder could not be written for a while"
             say(_last_words(report, timeout, why if journal.in_memory else ""))
+
+    # -- an agent beside this process delivers --
+
+    def _for_agent(self, config: LogConfig) -> _Wired | None:
+        """Wire the configuration to the agent; None where a thread is to deliver, after one line that says why."""
+        if config.effective_isolation != "process":
+            return None
+        from .agent.remote import AgentRouter, obstacle
+
+        why = obstacle(config)
+        if not why:
+            self._builder.check(config)
+            journal = config.journal
+            folder = Path(config.lanes.folder) if config.lanes.folder else default_folder()
+            intake = agent_intake(journal.folder, journal.segment_kb * 1024, journal.spare_segments, folder)
+            if intake.lanes is not None and not intake.shared:
+                why = intake.lanes.problem
+                intake.journal.close(settled=True)
+        if why:
+            say(f"no agent for this configuration, since {why}; a thread of this process delivers")
+            return None
+        self._agent = self._agent or config.agent
+        intake.start_drain = self._start_keeper
+        router = AgentRouter(config)
+        pipeline = intake.register(router, list(router.backends.values()), Redactor(config.redact))
+        return _Wired(config, intake, pipeline)
+
+    def _start_keeper(self, intake: Intake) -> Drain:
+        """Start the agent of this process and what looks after it; in a child without lanes, a worker."""
+        from .agent.keeper import Keeper
+        from .agent.service import Service
+
+        if intake.lanes is None or not intake.shared:
+            say(f"no agent, since {intake.lanes and intake.lanes.problem}; a thread of this process delivers")
+            return self._start_worker(intake)
+        stream, journal = intake.lanes.stream_folder, intake.journal.stream_folder
+        keeper = Keeper(
+            intake,
+            self._agent or AgentConfig(),
+            lambda: Service.open(str(stream), str(journal), self._builder),
+        )
+        for pipeline in intake.pipelines:
+            keeper.add(pipeline)
+        keeper.start()
+        self._at_end(keeper.end)
+        return keeper
+
+    # -- the end --
+
+    def _at_end(self, end: Callable[[float], None], *, first: bool = False) -> None:
+        """Call it at the end; first those who have nobody that goes on after us."""
+        self._ends.insert(0 if first else len(self._ends), end)
+        at_end(self._end)
+
+    def _end(self) -> None:
+        timeout = max((wired.config.exit_timeout for wired in list(self._wired.values())), default=2.0)
+        deadline, left = time.monotonic() + timeout, timeout
+        while self._ends:
+            self._ends.pop(0)(left)
+            left = max(deadline - time.monotonic(), 0.0)
+
+
+def _same_folder(one: str | None, other: str | None) -> bool:
+    return one is not None and other is not None and os.path.realpath(one) == os.path.realpath(other)
 
 
 def _copied(config: LogConfig) -> LogConfig:
