@@ -148,7 +148,8 @@ class Agent:
         now = time.monotonic()
         if now >= self._next_beat:
             self._next_beat = now + _BEAT
-            self._service.beat(self._pulse, state)
+            with contextlib.suppress(Exception):  # a status that cannot be told must stop nothing else
+                self._service.beat(self._pulse, state)
 
     def _leave(self) -> int:
         """Go while the trading process lives: another reader continues at what is not settled."""

@@ -26,7 +26,6 @@ from hft_otel.config import (
     JournalConfig,
     LanesConfig,
     LogConfig,
-    OtlpConfig,
 )
 from hft_otel.ledger import DestinationSums, FlushReport, LaneSums
 from hft_otel.record import LogLevel, LogType
@@ -37,7 +36,9 @@ FULL = LogConfig(
     routing_rules=[{"min_level": LogLevel.ERROR, "log_types": [LogType.TEXT], "backends": ["file"]}],
     global_context={"service": "x", "weight": 1.5, "live": True, "none": None},
     isolation="process",
-    components={"parser": ComponentConfig("INFO", {"a": 1}, {"file": {"enabled": False}}, [{"backends": []}])},
+    components={
+        "parser": ComponentConfig("INFO", {"a": 1}, {"file": {"enabled": False}}, [{"backends": []}])
+    },
     journal=JournalConfig("/j", 64, 2),
     lanes=LanesConfig("/l"),
     agent=AgentConfig(1.0, 2, [3]),
