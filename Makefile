@@ -120,4 +120,4 @@ $(VENV)/.bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@touch $@
 
-.PHONY: help up down dashboards stack-config demo test test-fast bench bench-tail check parts collector collector-elasticsearch collector-full opensearch e2e prometheus clean clean-parts
+.PHONY: help up down dashboards stack-config demo test test-fast bench bench-tail check torture parts collector collector-elasticsearch collector-full opensearch e2e prometheus clean clean-parts

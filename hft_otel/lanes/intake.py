@@ -18,7 +18,7 @@ from ..redaction import Redactor
 from .control import RoomPage
 from .journal import Journal
 from .room import Room, Supply
-from .segment import Segment
+from .segment import HEADER_SIZE, Segment
 from .shared import SharedLanes, Sizes
 
 __all__ = [
@@ -123,6 +123,11 @@ class Intake:
     def announced(self) -> int:
         """How many pipelines there are that a reader may meet without having been told yet: none, in one process."""
         return 0
+
+    @property
+    def audit_start(self) -> tuple[int, int]:
+        """Where reading begins in the first audit segment, and the number of its first event."""
+        return HEADER_SIZE, 0
 
     def _supplies(self) -> dict[str, tuple[Supply, RoomPage | None, deque[Segment] | None]]:
         """Return what each room begins with."""

@@ -159,6 +159,9 @@ class Stream:
                 self.segments.append(Segment.load(path))
             except (BadSegment, OSError) as error:
                 self.damaged.append(str(error))
+        self._unused: list[Segment] = []
+        while self.segments and not self.segments[-1].memory[HEADER_SIZE]:
+            self._unused.append(self.segments.pop())
         for segment, following in zip(self.segments, self.segments[1:], strict=False):
             segment.next = following
 
@@ -176,7 +179,7 @@ class Stream:
 
     def close(self, *, settled: bool) -> None:
         """Remove the stream where all of it is settled, but for files that could not be read; else leave it."""
-        for segment in self.segments:
+        for segment in (*self.segments, *self._unused):
             segment.close(unlink=settled)
         if settled and self.damaged:
             with contextlib.suppress(OSError):

@@ -1,264 +1,24 @@
-"""The lanes as files: the reader's side, over files that another process writes, or wrote until it died.
+"""The lanes as files: the stream of another process as a whole, with its journal, for the worker that reads it.
 
-What is written cannot be told from the writer's position, which is its own. So a frame counts as whole only with proof:
-
-- something begins behind it: the next frame's tag is there, or the segment has a successor. Either is looked at before
-  the frame is read (again), and a machine that keeps the order of stores then shows all of it;
-- its checksum holds (audit), or it has no zero byte: memory ahead is zero, so what is missing of a frame is zero;
-- the writer said so: it notes its positions in the control page when `ask` reaches it, and for a flush.
-
-What a killed process leaves without proof is delivered if it can be decoded, marked as unconfirmed; else it is counted
-as torn. Nothing in here raises for what stands in the files; OSError only where there is no stream at all.
+Segments, and what makes a frame whole, are in remote_room.py. Nothing in here raises for what stands in the files;
+OSError only where there is no stream at all.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
-import platform
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from . import streams
 from .control import ControlPage, RoomPage
-from .frames import unseal_audit
 from .journal import STAND_IN, Stream, segment_name
-from .room import Tally
-from .segment import HEADER_SIZE, BadSegment, Segment, is_tag, last_frame, split_frames
+from .remote_room import RemoteRoom, RemoteSegment, Writer
+from .segment import HEADER_SIZE, BadSegment, Segment
 from .shared import CONTROL
 
-__all__ = ["RemoteAudit", "RemoteIntake", "RemoteJournal", "RemoteRoom", "RemoteSegment"]
-
-_CHUNK = 32 * 1024
-_SETTLE = 0.0 if platform.machine() in ("x86_64", "AMD64", "i686") else 0.001
-"""Seconds between two looks at the same bytes; where stores may be seen in another order, all are seen by then."""
-_ASK_AFTER, _ASK_EVERY = 0.1, 0.5
-"""Seconds that a frame is without proof before the writer is asked, and between two questions: each costs it a wake-up."""
-_AGED = 0.05
-"""Seconds after which a frame counts as whole where nobody can be asked."""
-
-
-class RemoteSegment(Segment):
-    """A segment that another process writes. `proven` is the offset up to which frames are known to be whole."""
-
-    __slots__ = ("_doubted", "_doubted_since", "_following", "_room", "_tail_seen", "proven")
-
-    def __init__(self, memory: mmap.mmap, path: Path | None = None, index: int = 0) -> None:
-        self._room: RemoteRoom | None = None
-        super().__init__(memory, path, index)
-        self.enter(0)
-
-    def enter(self, turn: int) -> None:
-        """Begin to read it, as the one before which so many others were active."""
-        self.turn = turn
-        self.proven = HEADER_SIZE
-        self._following: Segment | None = None
-        self._doubted, self._doubted_since = 0, 0.0
-        self._tail_seen = False
-
-    def belong_to(self, room: RemoteRoom) -> RemoteSegment:
-        """Say which room it is of; return it."""
-        self._room = room
-        return self
-
-    @property
-    def next(self) -> Segment | None:
-        """The segment that follows, once there is one: nothing more is written to this one then."""
-        if self._following is None and self._room is not None:
-            self._following = self._room.after(self)
-        return self._following
-
-    @next.setter
-    def next(self, following: Segment | None) -> None:
-        self._following = following
-
-    def committed(self) -> int:
-        """Return the offset up to which frames may be read, after looking for more."""
-        room = self._room
-        if room is None:
-            return self.size
-        if room.closed:
-            return self.proven
-        finished = room.writer_gone or self.read_word("following") != 0  # before the look at the frames
-        self._prove(room)
-        if finished:
-            self._look_at_tail(room)
-            return self.size
-        return self.proven
-
-    def unproven(self, offset: int) -> bool:
-        """Say whether the last frame before the offset is what a killed process was perhaps still writing."""
-        return offset > self.proven and self.read_word("following") == 0
-
-    def visible_end(self) -> int:
-        """Return the offset behind the last frame that can be seen, whole or not."""
-        return HEADER_SIZE + last_frame(self.memory[HEADER_SIZE:])[1]
-
-    def _prove(self, room: RemoteRoom) -> None:
-        """Move `proven` on; at most a chunk at a time."""
-        start = self.proven
-        chunk = self.memory[start : start + _CHUNK]
-        last, end = last_frame(chunk)
-        if not end and chunk and is_tag(chunk[0]):  # a frame longer than a chunk
-            chunk = self.memory[start:]
-            last, end = last_frame(chunk)
-        if not end:
-            return
-        behind = self.memory[start + end] if start + end < self.size else 0
-        if not is_tag(behind) and (behind != 0 or not self._is_whole(chunk[last:end], start + end, room)):
-            end = last
-        if end:
-            if _SETTLE:
-                time.sleep(_SETTLE)
-            # Again, as something was seen behind it by now. A length of which only half was seen would differ.
-            if self.memory[start : start + end] == chunk[:end]:
-                self.proven = start + end
-
-    def _is_whole(self, frame: bytes, end: int, room: RemoteRoom) -> bool:
-        """Say whether the last frame, behind which there is nothing yet, is proven to be whole."""
-        if room.has_checksums:
-            bodies, _ = split_frames(frame, 1)
-            return unseal_audit(bodies[0]) is not None
-        turn, offset = room.page.position
-        if 0 not in frame or (turn == self.turn and offset >= end):
-            return True
-        now = time.monotonic()
-        if self._doubted != end:
-            self._doubted, self._doubted_since = end, now
-        return room.doubt(now - self._doubted_since)
-
-    def _look_at_tail(self, room: RemoteRoom) -> None:
-        """Count, once, what was being written when its process died, and of which the beginning is missing."""
-        if not self._tail_seen and (rest := self.memory[self.proven :]) and not rest[0]:
-            self._tail_seen = True
-            if rest.count(0) != len(rest):
-                room.lost("torn")
-
-
-class RemoteRoom:
-    """A room of another process: its segments, each used again and again."""
-
-    has_checksums = False
-
-    def __init__(self, intake: RemoteIntake, name: str, segments: list[RemoteSegment]) -> None:
-        self.name = name
-        self.page: RoomPage = intake.control.rooms[name]
-        self.closed = False
-        self._intake = intake
-        self._segments = [segment.belong_to(self) for segment in segments]
-        self._lost: dict[str, int] = {}
-        self._asked_at = 0.0
-        if released := self.page.released:
-            self.lost("agent_killed", released)
-            self.page.released = 0
-        self._nothing = RemoteSegment(mmap.mmap(-1, HEADER_SIZE * 2)).belong_to(self)
-        self._nothing.enter(-1)
-        self.first: Segment = self._first()
-
-    @property
-    def writer_gone(self) -> bool:
-        """Say whether nobody writes any more."""
-        return self._intake.is_writer_gone
-
-    @property
-    def drops(self) -> dict[str, Tally]:
-        """What the writer dropped and what was lost between it and us, by reason."""
-        counts = self.page.dropped()
-        for reason, number in self._lost.items():
-            counts[reason] = counts.get(reason, 0) + number
-        return {reason: Tally(number) for reason, number in counts.items()}
-
-    @property
-    def has_space(self) -> bool:
-        """Say whether more than an eighth of the segments wait to be written."""
-        free = sum(each.read_word("turn") == each.read_word("freed") for each in self._segments)
-        return 8 * free > len(self._segments)
-
-    @property
-    def fill(self) -> float:
-        """How much of it holds something, from 0 to 1."""
-        return len(self._used()) / max(len(self._segments), 1)
-
-    @property
-    def released(self) -> int:
-        """Records that were taken out of the lane and are not settled; a successor counts them, should we be killed."""
-        return self.page.released
-
-    @released.setter
-    def released(self, number: int) -> None:
-        self.page.released = number
-
-    @property
-    def position(self) -> tuple[int, int]:
-        """How far there is something to read; to compare with a cursor's."""
-        newest = self._newest()
-        if newest is None:
-            return 0, HEADER_SIZE
-        turn = newest.read_word("turn") - 1
-        if newest.turn == turn and not self.writer_gone:
-            return turn, newest.committed()
-        return turn, newest.visible_end()
-
-    def lost(self, reason: str, number: int = 1) -> None:
-        """Count records that were lost between the writer and us."""
-        self._lost[reason] = self._lost.get(reason, 0) + number
-
-    def doubt(self, seconds: float) -> bool:
-        """See to proof for a frame that has been without for so long; say whether none is needed any more."""
-        ask = self._intake.ask
-        if ask is None:
-            return seconds >= _AGED and not self.writer_gone
-        now = time.monotonic()
-        if seconds >= _ASK_AFTER and now - self._asked_at >= _ASK_EVERY:
-            self._asked_at = now
-            with suppress(Exception):
-                ask()
-        return False
-
-    def after(self, segment: RemoteSegment) -> Segment | None:
-        """Return the segment that follows, if that can be known."""
-        number = segment.read_word("following") if segment is not self._nothing else 0
-        if self.closed or (not number and not self.writer_gone and segment is not self._nothing):
-            return None
-        found = next((each for each in self._segments if each.index + 1 == number), None)
-        if found is None or found.read_word("turn") != segment.turn + 2:  # a damaged header: the next one there is
-            later = [each for each in self._used() if each.read_word("turn") > segment.turn + 1]
-            found = min(later, key=_order, default=None)
-        if found is not None:
-            found.enter(found.read_word("turn") - 1)
-        return found
-
-    def release(self, segment: Segment) -> None:
-        """Give back a segment that is read."""
-        if segment is not self._nothing:
-            segment.zero(segment.size, HEADER_SIZE)
-            segment.note_settled(HEADER_SIZE)
-            segment.note_freed(segment.turn + 1)
-
-    def shut(self) -> None:
-        """Read nothing more than what is proven now; the rest is for a successor."""
-        self.closed = True
-
-    def close(self) -> None:
-        """Unmap the segments."""
-        for segment in (*self._segments, self._nothing):
-            segment.close()
-
-    def _used(self) -> list[RemoteSegment]:
-        return [each for each in self._segments if each.read_word("turn") != each.read_word("freed")]
-
-    def _first(self) -> Segment:
-        """Return where reading begins: at what was not given back."""
-        oldest = min(self._used(), key=_order, default=None)
-        if oldest is None:
-            return self._nothing
-        oldest.enter(oldest.read_word("turn") - 1)
-        return oldest
-
-    def _newest(self) -> RemoteSegment | None:
-        return max(self._used(), key=_order, default=None)
+__all__ = ["RemoteAudit", "RemoteIntake", "RemoteJournal"]
 
 
 class RemoteAudit(RemoteRoom):
@@ -266,10 +26,10 @@ class RemoteAudit(RemoteRoom):
 
     has_checksums = True
 
-    def __init__(self, intake: RemoteIntake, journal: RemoteJournal) -> None:
+    def __init__(self, page: RoomPage, writer: Writer, journal: RemoteJournal) -> None:
         self._journal = journal
         self._known: dict[int, RemoteSegment] = {}
-        super().__init__(intake, "audit", [])
+        super().__init__("audit", page, writer, [])
 
     @property
     def has_space(self) -> bool:
@@ -299,6 +59,14 @@ class RemoteAudit(RemoteRoom):
             segment.close()
         super().close()
 
+    @property
+    def start(self) -> tuple[int, int]:
+        """Where reading begins in the first segment, and the number of that segment's first event."""
+        first = self.first
+        if not isinstance(first, RemoteSegment) or first is self._nothing:
+            return HEADER_SIZE, 0
+        return first.settled_offset(), max(first.read_word("first_seq") - 1, 0)
+
     def forget(self, segment: Segment) -> None:
         """Leave out a segment that was retired."""
         self._known.pop(segment.index, None)
@@ -308,8 +76,8 @@ class RemoteAudit(RemoteRoom):
             found = self._journal.load(number)
             if found is None:
                 return None
-            found.belong_to(self).enter(max(found.read_word("turn") - 1, 0))
-            self._known[number] = found
+            found.belong_to(self).enter(found.read_word("turn") - 1)
+            return self._known.setdefault(number, found)  # one object, also where two threads come here
         return self._known[number]
 
     def _first(self) -> Segment:
@@ -321,11 +89,6 @@ class RemoteAudit(RemoteRoom):
         while found is not None and isinstance(found.next, RemoteSegment):
             found = found.next
         return found
-
-
-def _order(segment: RemoteSegment) -> tuple[int, bool]:
-    """Sort by turn; a signal handler and a kill in the middle of a change may leave an empty one with the same."""
-    return segment.read_word("turn"), not segment.memory[HEADER_SIZE]
 
 
 class RemoteJournal:
@@ -403,9 +166,7 @@ class RemoteIntake:
     def __init__(self, stream_folder: Path, journal_folder: Path | None = None) -> None:
         self.stream_folder = stream_folder
         self.stream = stream_folder.name
-        self.ask: Callable[[], None] | None = None
-        """Has the writer call `Intake.publish` soon; to be set by who can reach it. May be called from any thread."""
-        self.is_writer_gone = False
+        self._writer = Writer()
         self._problems: list[str] = []
         self._unreadable: dict[str, int] = {}
         self._locks = [_agent_lock(stream_folder)]
@@ -417,10 +178,12 @@ class RemoteIntake:
             except OSError:
                 os.close(self._locks.pop())
                 raise
-        self.high, self.metric, self.low = (RemoteRoom(self, name, self._load(name)) for name in _TEXT_ROOMS)
+        self.high, self.metric, self.low = (
+            RemoteRoom(name, self.control.rooms[name], self._writer, self._load(name)) for name in _TEXT_ROOMS
+        )
         for name, number in self._unreadable.items():
             getattr(self, name).lost("damaged", number)
-        self.audit = RemoteAudit(self, self.journal)
+        self.audit = RemoteAudit(self.control.rooms["audit"], self._writer, self.journal)
         self.journal.audit = self.audit
 
     @property
@@ -438,9 +201,23 @@ class RemoteIntake:
         """What could not be read; empty if nothing."""
         return "; ".join([*self._problems, *self.journal.damaged.values()])
 
+    @property
+    def audit_start(self) -> tuple[int, int]:
+        """Where reading begins in the first audit segment, and the number of its first event."""
+        return self.audit.start
+
     def writer_gone(self) -> None:
         """Say that the writer has died: what has no proof by now will never have any."""
-        self.is_writer_gone = True
+        self._writer.gone = True
+
+    @property
+    def ask(self) -> Callable[[], None] | None:
+        """Has the writer call `Intake.publish` soon; to be set by who can reach it, called on the worker's thread."""
+        return self._writer.ask
+
+    @ask.setter
+    def ask(self, ask: Callable[[], None] | None) -> None:
+        self._writer.ask = ask
 
     def close(self, *, remove: bool) -> None:
         """Unmap all and let go of the locks; with `remove`, where all is settled and the writer gone, remove the stream."""

@@ -81,9 +81,7 @@ class Room:
         self._count_anew()
         self.begin(supply, page, left)
 
-    def begin(
-        self, supply: Supply, page: RoomPage | None = None, left: deque[Segment] | None = None
-    ) -> None:
+    def begin(self, supply: Supply, page: RoomPage | None = None, left: deque[Segment] | None = None) -> None:
         """Take the first segment; again in a forked child, whose memory must not be its parent's."""
         self.full_reason = "room_full"
         self.supply = supply

@@ -22,7 +22,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
-__all__ = ["HEADER_SIZE", "BadSegment", "Header", "Segment", "Word", "frame_length", "is_tag", "last_frame", "split_frames"]
+__all__ = [
+    "HEADER_SIZE",
+    "BadSegment",
+    "Header",
+    "Segment",
+    "Word",
+    "frame_length",
+    "is_tag",
+    "last_frame",
+    "split_frames",
+]
 
 HEADER_SIZE = 64
 """Bytes before the first frame; of the same size in anonymous segments, where they stay unused."""
@@ -169,7 +179,6 @@ class Segment:
         if self.path is not None:
             self._store("following", following.index + 1)
         self.next = following
-
 
     def seal(self) -> None:
         """Let no caller write any more."""

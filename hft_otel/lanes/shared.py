@@ -123,7 +123,9 @@ class SharedSupply:
         for segment in self.segments:
             freed = segment.read_word("freed")
             if segment.turn + 1 == freed:
-                segment.turn = _CLAIMED  # before the next call, inside of which a signal handler might take it too
+                segment.turn = (
+                    _CLAIMED  # before the next call, inside of which a signal handler might take it too
+                )
                 return segment
         raise IndexError("no segment is free")
 
@@ -134,5 +136,3 @@ def _check_owner(folder: Path) -> None:
     status = folder.lstat()
     if status.st_uid != os.getuid():
         raise PermissionError(f"{folder} belongs to user {status.st_uid}")
-
-
