@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 from ..building import Builder, make_router
 from ..destinations.base import Destination, Rejected
 from ..interfaces import LogBackend
+from ..lanes import streams
+from ..lanes.control import ControlPage
 from ..lanes.intake import Pipeline
 from ..lanes.remote import RemoteIntake
+from ..lanes.segment import BadSegment
+from ..lanes.shared import CONTROL
 from ..ledger import FlushReport
 from ..notices import watching
 from ..outbox import Outbox
@@ -24,6 +30,10 @@ from .status import Pulse
 from .wire import Positions, Serve
 
 __all__ = ["Service", "Unbuilt"]
+
+_TICK = 0.005
+_CLOSING = 2.0
+"""Seconds for closing destinations, where all the time went into delivering."""
 
 
 class Unbuilt(Destination):
@@ -72,8 +82,27 @@ class Service:
         self._add(Pipeline(message.number, router, tuple(backends.values()), Redactor(config.redact)))
 
     def _add(self, pipeline: Pipeline) -> None:
+        # Before the worker looks for journals: it leaves those alone whose lanes we have.
+        orphans = [] if self._pipelines else list(self._orphans())
         self._pipelines[pipeline.number] = pipeline
         self.worker.add(pipeline)
+        for orphan in orphans:
+            self.worker.adopt(orphan)
+
+    def _orphans(self) -> Iterator[RemoteIntake]:
+        """Take on the lanes of dead processes in the same folder, if their journals stand in the same folder as ours."""
+        own = self.intake
+        for folder in streams.others(own.stream_folder.parent, own.stream_folder.name):
+            with contextlib.suppress(OSError, BadSegment):
+                page = ControlPage.load(folder / CONTROL)
+                same = Path(page.text).parent == own.journal.stream_folder.parent
+                page.close()
+                lock = streams.try_lock(folder) if same else None
+                if lock is not None:  # its process is gone
+                    try:
+                        yield RemoteIntake(folder)  # OSError where an agent still drains it
+                    finally:
+                        os.close(lock)
 
     def start(self) -> bool:
         """Begin to read, once all is known that the trading process has announced; say whether it began just now."""
@@ -110,9 +139,14 @@ class Service:
         self.start()
 
     def stop(self, timeout: float) -> FlushReport:
-        """Deliver and close everything within `timeout` seconds; what is left is in the report."""
+        """Deliver within `timeout` seconds what is there, dead processes' too; leave the rest to the next start."""
+        deadline = time.monotonic() + timeout
+        while self._started and not self.worker.settled and time.monotonic() < deadline:
+            time.sleep(_TICK)
         self._notices.stop()
-        return self.worker.stop(timeout)
+        report = self.worker.stop(max(deadline - time.monotonic(), _CLOSING))
+        self.intake.close(remove=self.worker.settled)
+        return report
 
 
 def _problem(box: Outbox | None) -> str:

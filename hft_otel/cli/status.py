@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from ..agent.status import Seen, look
+from ..agent.status import DestinationStatus, LaneStatus, Seen, look
 from ..config import LogConfig
 from ..lanes.shared import default_folder
 
@@ -49,8 +49,8 @@ def _bad(seen: Seen) -> bool:
     if seen.verdict not in ("serving", "draining") or seen.status is None:
         return True
     status = seen.status
-    dropped = [part.dropped for part in (*status.lanes, *status.destinations)]
-    losing = any(any(each.values()) for each in dropped)
+    parts: list[LaneStatus | DestinationStatus] = [*status.lanes, *status.destinations]
+    losing = any(any(part.dropped.values()) for part in parts)
     return losing or bool(status.problems) or any(part.problem for part in status.destinations)
 
 

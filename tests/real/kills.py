@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.real.agents import (
     HEAD,
@@ -23,7 +24,9 @@ from tests.real.agents import (
 )
 from tests.real.processes import NOT_MEASURED, hear, python, run_script, say, started
 
-__all__ = ["ROUNDS", "Outcome"]
+__all__ = ["ROUNDS", "Outcome", "rounds"]
+
+UNMEASURED: dict[str, Any] = dict(NOT_MEASURED)
 
 # Logs text and audit, and notes in mapped memory, which outlives it, how many calls have returned.
 LOGGING = (
@@ -103,7 +106,7 @@ def _moments(rng: random.Random) -> float:
 def kill_trader(folder: Path, rng: random.Random) -> Outcome:
     """Kill the trading process: its agent delivers what it has left."""
     _prepare(folder)
-    with started(python(LOGGING, "10", "0.002", "nothing"), folder, **NOT_MEASURED) as process:
+    with started(python(LOGGING, "10", "0.002", "nothing"), folder, **UNMEASURED) as process:
         hear(process)
         time.sleep(_moments(rng))
         process.kill()
@@ -115,7 +118,7 @@ def kill_trader(folder: Path, rng: random.Random) -> Outcome:
 def kill_agent(folder: Path, rng: random.Random) -> Outcome:
     """Kill the agent, now and then twice: the next one goes on where it was."""
     _prepare(folder)
-    with started(python(LOGGING, "1", "0.0005", "flush"), folder, **NOT_MEASURED) as process:
+    with started(python(LOGGING, "1", "0.0005", "flush"), folder, **UNMEASURED) as process:
         hear(process)
         killed = 0
         for _ in range(rng.choice((1, 1, 2))):
@@ -138,7 +141,7 @@ def kill_agent(folder: Path, rng: random.Random) -> Outcome:
 def kill_both(folder: Path, rng: random.Random) -> Outcome:
     """Kill both at about the same time: the next start delivers what they left."""
     _prepare(folder)
-    with started(python(LOGGING, "10", "0.002", "nothing"), folder, **NOT_MEASURED) as process:
+    with started(python(LOGGING, "10", "0.002", "nothing"), folder, **UNMEASURED) as process:
         hear(process)
         agent = one_agent(folder)
         time.sleep(_moments(rng))
@@ -151,7 +154,7 @@ def kill_both(folder: Path, rng: random.Random) -> Outcome:
     for late in agents_in(folder):  # one that the keeper started between the two kills
         os.kill(late, signal.SIGKILL)
     confirmed = _confirmed(folder)
-    run_script(AGAIN, cwd=folder, **NOT_MEASURED)
+    run_script(AGAIN, cwd=folder, **UNMEASURED)
     await_quiet(folder, 60)
     return _judge(folder, confirmed)
 
