@@ -75,7 +75,7 @@ class Worker:
         self._lock = threading.Lock()
         # No Event: a signal handler that logs or flushes may have interrupted this very thread in `Event.set`.
         self._wake: SimpleQueue[None] = SimpleQueue()
-        self._stopping = False
+        self._stopping = self._handing_over = False
         self._reported_drops = 0
         self._thread = threading.Thread(target=self._run, name="hft-otel-worker", daemon=True)
 
@@ -151,7 +151,8 @@ class Worker:
         """Say whether all that was written is settled everywhere; for a reader of what a dead process left."""
         lanes = [lane for lane in self._lanes if isinstance(lane, SharedLaneReader)]
         with self._lock:
-            return self._audits.settled and not self._recovered and all(lane.settled for lane in lanes)
+            all_read = self._audits.settled and not self._recovered and all(lane.settled for lane in lanes)
+            return all_read and not self._handing_over
 
     @property
     def lag(self) -> float:
@@ -214,10 +215,12 @@ class Worker:
     def _round(self) -> int:
         with self._lock:
             moved, batches = self._turn()
+            self._handing_over = True
         self._hand_over(batches)
-        if self._shared or self._recovered:
-            with self._lock:
+        with self._lock:
+            if self._shared or self._recovered:
                 self._settle()
+            self._handing_over = False
         self._start_flushes()
         return moved
 
@@ -229,6 +232,8 @@ class Worker:
 
     def _turn(self) -> tuple[int, dict[Outbox, list[LogRecord]]]:
         """Move one slice out of every room; return how many records moved, and those for each outbox."""
+        if self._shared and self._stopping:  # what is not read by now is for whoever reads next
+            return 0, {}
         journal = self._intake.journal
         if len(journal.supply) < journal.spare:
             journal.replenish()

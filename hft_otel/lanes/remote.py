@@ -39,19 +39,14 @@ class RemoteAudit(RemoteRoom):
     def after(self, segment: RemoteSegment) -> Segment | None:
         """Return the segment that follows, if that can be known; one that cannot be read is left out and counted."""
         number = segment.read_word("following") if segment is not self._nothing else 0
-        if self.closed or (not number and not self.writer_gone and segment is not self._nothing):
+        if not number and not self.writer_gone and segment is not self._nothing:
             return None
         index = -1 if segment is self._nothing else segment.index
-        found = self._load(number - 1) if number - 1 > index else None
-        while found is None:
-            later = [each for each in self._journal.numbers() if each > index]
-            if not later:
-                return None
-            index = min(later)
-            found = self._load(index)
-        if segment is self._nothing and not self.writer_gone and not found.read_word("turn"):
-            return None
-        return found
+        named = self._load(number - 1) if number else None
+        if named is not None and named.read_word("turn") == segment.read_word("turn") + 1:
+            return named
+        found = map(self._load, sorted(each for each in self._journal.numbers() if each > index))
+        return next((each for each in found if each is not None and _is_used(each)), None)
 
     def close(self) -> None:
         """Unmap the segments."""
@@ -89,6 +84,11 @@ class RemoteAudit(RemoteRoom):
         while found is not None and isinstance(found.next, RemoteSegment):
             found = found.next
         return found
+
+
+def _is_used(segment: RemoteSegment) -> bool:
+    """Say whether anything was ever written to it; others are made ahead."""
+    return segment.read_word("turn") != 0 or segment.memory[HEADER_SIZE] != 0
 
 
 class RemoteJournal:

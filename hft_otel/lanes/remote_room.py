@@ -87,8 +87,6 @@ class RemoteSegment(Segment):
         room = self._room
         if room is None:
             return self.size
-        if room.closed:
-            return self.proven
         finished = room.writer_gone or self.read_word("following") != 0  # before the look at the frames
         self._prove(room)
         if finished:
@@ -159,7 +157,6 @@ class RemoteRoom:
     def __init__(self, name: str, page: RoomPage, writer: Writer, segments: list[RemoteSegment]) -> None:
         self.name = name
         self.page = page
-        self.closed = False
         self._writer = writer
         self._segments = [segment.belong_to(self) for segment in segments]
         self._lost: dict[str, int] = {}
@@ -234,7 +231,7 @@ class RemoteRoom:
     def after(self, segment: RemoteSegment) -> Segment | None:
         """Return the segment that follows, if that can be known."""
         number = segment.read_word("following") if segment is not self._nothing else 0
-        if self.closed or (not number and not self.writer_gone and segment is not self._nothing):
+        if not number and not self.writer_gone and segment is not self._nothing:
             return None
         found = next((each for each in self._segments if each.index + 1 == number), None)
         if (
@@ -254,8 +251,7 @@ class RemoteRoom:
             segment.note_freed(segment.turn + 1)
 
     def shut(self) -> None:
-        """Read nothing more than what is proven now; the rest is for a successor."""
-        self.closed = True
+        """Do nothing: its process goes on writing, for whoever reads next."""
 
     def close(self) -> None:
         """Unmap the segments."""
