@@ -40,6 +40,8 @@ _PATIENCE = 5.0
 """Seconds that an agent has for ending, once it has let go of the socket."""
 _CLOSING = 0.5
 """Seconds for closing what has nothing left to deliver."""
+_MARGIN = 0.1
+"""Seconds by which the agent is to answer before the caller's time is up, so that its sums still arrive."""
 _RETRY = 1.0
 """Seconds between two tries to make journal segments, where the last one failed."""
 
@@ -65,6 +67,7 @@ class _Request:
     """A flush on its way; `sent_to` is the agent that was asked, `report` its answer."""
 
     flush: Flush
+    deadline: float
     sent_to: int = 0
     report: FlushReport | None = None
 
@@ -184,13 +187,15 @@ class Keeper:
     def _ask(self, timeout: float) -> _Request:
         self._intake.publish()
         positions = tuple(room.position for room in self._intake.rooms)
-        request = _Request(Flush(next(self._numbers), positions, time.monotonic() + timeout))
+        deadline = time.monotonic() + timeout
+        flush = Flush(next(self._numbers), positions, deadline - min(_MARGIN, timeout / 10))
+        request = _Request(flush, deadline)
         self._asked.append(request)
         self._alert()
         return request
 
     def _waits(self, request: _Request) -> bool:
-        return request.report is None and self.stand_in is None and time.monotonic() < request.flush.deadline
+        return request.report is None and self.stand_in is None and time.monotonic() < request.deadline
 
     def _answer(self, request: _Request) -> FlushReport:
         """Return the agent's answer; without one, what it said last, as not complete."""
@@ -271,7 +276,7 @@ class Keeper:
             self._requests[request.flush.number] = request
         now = time.monotonic()
         for number, request in list(self._requests.items()):
-            if request.flush.deadline < now:
+            if request.deadline < now:
                 self._requests.pop(number, None)
             elif request.sent_to != self.pid:
                 request.sent_to = self.pid

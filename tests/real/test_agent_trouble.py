@@ -386,7 +386,7 @@ assert "Z" not in states, states
 def test_the_agent_goes_on_after_the_end_while_nobody_waits_for_its_output(folder: Path) -> None:
     """`program | less` must see the end of the program, however long the agent still tries."""
     (port,) = free_ports(1)
-    configure(folder, "process", {"otlp": otlp(f"http://127.0.0.1:{port}")}, exit_timeout=0.5)
+    configure(folder, "process", {"otlp": otlp(f"http://127.0.0.1:{port}")}, exit_timeout=4)
     begun = time.monotonic()
     ended = script(folder, f"log = make()\n{FILL}\ntell(pid=os.getpid())")
     assert time.monotonic() - begun < 12
@@ -469,4 +469,5 @@ def test_production_gets_an_agent_and_development_none(folder: Path) -> None:
             hear(process)
             assert len(agents_in(folder)) == agents
             say(process)
+            assert process.wait(30) == 0
         await_quiet(folder)
