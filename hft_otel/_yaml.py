@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ._environment import Unquoted, substitute, with_environment
+from ._guarded import masked
 from ._validation import (
     Place,
     Substituted,
@@ -35,7 +36,6 @@ from .config import (
     LogConfig,
     OtlpConfig,
     PrometheusConfig,
-    masked,
 )
 from .redaction import Redactor
 

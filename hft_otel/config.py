@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 from msgspec import Meta
 
+from ._guarded import Guarded
 from .record import InstrumentKind
-from .redaction import SECRET, Redactor
 
 __all__ = [
     "BACKEND_KINDS",
@@ -88,47 +88,8 @@ LATENCY = "latency"
 """The one name among `instruments` that speaks of `latency()`; patterns do not."""
 
 
-def masked(value: Any) -> Any:
-    """Return plain data with all values of `headers` hidden: which header carries a secret is anyone's guess."""
-    if isinstance(value, Mapping):
-        return {
-            key: dict.fromkeys(item, SECRET)
-            if key == "headers" and isinstance(item, Mapping)
-            else masked(item)
-            for key, item in value.items()
-        }
-    return [masked(item) for item in value] if isinstance(value, list) else value
-
-
-class _Guarded:
-    """A `repr` without secrets, for dataclasses."""
-
-    def __repr__(self) -> str:
-        redactor = Redactor(getattr(self, "redact", ()))
-        values = {entry.name: _shown(getattr(self, entry.name)) for entry in fields(self)}  # type: ignore[arg-type]  # always a dataclass
-        parts = (f"{name}={value!r}" for name, value in redactor.redact(masked(values)).items())
-        return f"{type(self).__name__}({', '.join(parts)})"
-
-
-class _Text:
-    """Text that stands in a `repr` without quotes."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return self.text
-
-
-def _shown(value: Any) -> Any:
-    """Let nested configurations show themselves, as what they are."""
-    if isinstance(value, Mapping):
-        return {key: _shown(item) for key, item in value.items()}
-    return _Text(repr(value)) if isinstance(value, _Guarded) else value
-
-
 @dataclass(repr=False)
-class BackendConfig(_Guarded):
+class BackendConfig(Guarded):
     """What every backend has; `config` holds further options as the YAML file gives them."""
 
     enabled: bool = True
@@ -263,7 +224,7 @@ class CustomConfig(BackendConfig):
 
 
 @dataclass(repr=False)
-class InstrumentConfig(_Guarded):
+class InstrumentConfig(Guarded):
     """What metrics of one name, or of the names that a pattern matches, are recorded on."""
 
     kind: Annotated[str, OneOf(tuple(kind.value for kind in InstrumentKind))] | None = None
@@ -276,7 +237,7 @@ class InstrumentConfig(_Guarded):
 
 
 @dataclass(repr=False)
-class JournalConfig(_Guarded):
+class JournalConfig(Guarded):
     """Where audit events are kept until they are delivered."""
 
     folder: str = "logs/journal"
@@ -287,7 +248,7 @@ class JournalConfig(_Guarded):
 
 
 @dataclass(repr=False)
-class LanesConfig(_Guarded):
+class LanesConfig(Guarded):
     """Where records wait for the agent; for `isolation: process`."""
 
     folder: str | None = None
@@ -295,7 +256,7 @@ class LanesConfig(_Guarded):
 
 
 @dataclass(repr=False)
-class AgentConfig(_Guarded):
+class AgentConfig(Guarded):
     """The process that delivers for this one; for `isolation: process`."""
 
     linger: Annotated[float, Meta(ge=0, le=86_400)] = 300.0
@@ -307,7 +268,7 @@ class AgentConfig(_Guarded):
 
 
 @dataclass(repr=False)
-class ComponentConfig(_Guarded):
+class ComponentConfig(Guarded):
     """What one component has of its own; see `LogConfig.for_component`."""
 
     min_level: Level | None = None
@@ -317,7 +278,7 @@ class ComponentConfig(_Guarded):
 
 
 @dataclass(repr=False)
-class LogConfig(_Guarded):
+class LogConfig(Guarded):
     """Complete logging configuration."""
 
     environment: str = "dev"

@@ -115,9 +115,10 @@ class World:
         return self.log
 
     def _start(self, intake: Intake) -> Keeper:
-        self.keeper = Keeper(
-            intake, AgentConfig(5, 3, [0]), lambda: self.stand_in, lambda: self.start_agent()
-        )
+        def start() -> spawn.Started:
+            return self.start_agent()  # as it is then: tests replace it
+
+        self.keeper = Keeper(intake, AgentConfig(5, 3, [0]), lambda: self.stand_in, start)
         for pipeline in intake.pipelines:
             self.keeper.add(pipeline)
         self.keeper.start()

@@ -23,6 +23,7 @@ ORDER = (
     "record",
     "redaction",
     "interfaces",
+    "_guarded",
     "config",
     "ledger",
     "otel.current",
