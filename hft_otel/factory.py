@@ -202,12 +202,14 @@ class _Process:
         if intake.lanes is None or not intake.shared:
             say(f"no agent, since {intake.lanes and intake.lanes.problem}; a thread of this process delivers")
             return self._start_worker(intake)
-        stream, journal = intake.lanes.stream_folder, intake.journal.stream_folder
-        keeper = Keeper(
-            intake,
-            self._agent or AgentConfig(),
-            lambda: Service.open(str(stream), str(journal), self._builder),
-        )
+        lanes, builder = intake.lanes, self._builder
+
+        def take_over() -> Service:
+            service = Service.open(str(lanes.stream_folder), str(intake.journal.stream_folder), builder)
+            service.intake.ask = intake.publish
+            return service
+
+        keeper = Keeper(intake, self._agent or AgentConfig(), take_over)
         for pipeline in intake.pipelines:
             keeper.add(pipeline)
         keeper.start()

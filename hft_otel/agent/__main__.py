@@ -1,4 +1,4 @@
-"""The agent's program: takes the trading process's `sys.path` from the socket, then imports what does the work.
+"""The agent's program: steps back behind the trading process, takes its `sys.path`, then imports what does the work.
 
 Only Python's own library is imported before, since all else may be found by that path alone.
 """
@@ -6,6 +6,7 @@ Only Python's own library is imported before, since all else may be found by tha
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import sys
@@ -16,12 +17,27 @@ __all__ = ["main"]
 def main(descriptor: int) -> int:
     """Work until the trading process has ended and everything is delivered."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trading process
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     connection = socket.socket(fileno=descriptor)
     size = int.from_bytes(_read(connection, 4), "big")
-    sys.path[:] = json.loads(_read(connection, size))
+    told = json.loads(_read(connection, size))
+    _step_back(told["nice"], told["cpus"])
+    sys.path[:] = told["path"]
     from hft_otel.agent.run import run
 
     return run(connection)
+
+
+def _step_back(nice: int, cpus: list[int]) -> None:
+    """Leave the trader its core, also where it runs with a real-time priority, which we have inherited."""
+    try:
+        if os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        os.nice(nice)
+        if cpus:
+            os.sched_setaffinity(0, cpus)
+    except (OSError, ValueError) as error:
+        print(f"hft-otel: the agent runs where the trading process does: {error}", file=sys.stderr)  # noqa: T201
 
 
 def _read(connection: socket.socket, size: int) -> bytes:

@@ -83,7 +83,7 @@ class Keeper:
         intake: Intake,
         options: AgentConfig,
         take_over: Callable[[], StandIn],
-        start: Callable[[], spawn.Started] = spawn.start,
+        start: Callable[[AgentConfig], spawn.Started] = spawn.start,
     ) -> None:
         self._intake = intake
         self._options = options
@@ -111,6 +111,7 @@ class Keeper:
         """The thread that delivers where no agent can."""
         self._wake, self._poke = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="hft-otel-keeper", daemon=True)
+        self._left = False
         _keepers.add(self)
 
     def start(self) -> None:
@@ -178,6 +179,7 @@ class Keeper:
 
     def leave(self) -> None:
         """Let go of everything in a forked child, or when the drain is no longer needed; the agent stays."""
+        self._left = True
         for descriptor in (self._wake, self._poke):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -220,7 +222,7 @@ class Keeper:
     # -- the keeper's thread --
 
     def _run(self) -> None:
-        while self.stand_in is None:
+        while not self._left:
             try:
                 self._turn()
             except Exception as error:  # noqa: BLE001  (a bug of ours must not leave the agent without a keeper)
@@ -244,7 +246,7 @@ class Keeper:
         """Return how long to sleep at most; None means until something happens."""
         if self._ending:
             return 0.02
-        if self._channel is None:
+        if self._channel is None and self.stand_in is None:
             return max(self._start_at - time.monotonic(), 0.0)
         return _RETRY if self._intake.journal.problem else None
 
@@ -288,7 +290,7 @@ class Keeper:
         if self._channel is not None or self.stand_in is not None or time.monotonic() < self._start_at:
             return
         try:
-            self.pid, self._channel = self._start_agent()
+            self.pid, self._channel = self._start_agent(self._options)
             self._started_at = time.monotonic()
             self._ready, self._told = False, 0
             self._channel.send(self._hello())
@@ -299,12 +301,10 @@ class Keeper:
             self._failed(f"{type(error).__name__}: {error}")
 
     def _hello(self) -> Hello:
-        options = self._options
         lanes = self._intake.lanes
         assert lanes is not None  # the factory makes keepers for shared intakes only
         stream, journal = str(lanes.stream_folder), str(self._intake.journal.stream_folder)
-        own = options.linger, options.nice, options.cpus
-        return Hello(PROTOCOL, os.getpid(), stream, journal, *own, spawn.exported())
+        return Hello(PROTOCOL, os.getpid(), stream, journal, self._options.linger, spawn.exported())
 
     def _on_gone(self, channel: Channel, error: Exception) -> None:
         """See the agent off, and plan the next one."""

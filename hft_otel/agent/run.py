@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 from ..building import Builder
-from ..notices import say
 from .service import Service, Unbuilt
 from .status import Pulse
 from .wire import PROTOCOL, Ask, Channel, Flush, Flushed, Gone, Hello, Ready, Refused, Serve
@@ -57,18 +56,9 @@ def _refuse(channel: Channel, why: str) -> int:
 
 
 def _become(hello: Hello) -> None:
-    """Take on what the trading process said: its environment, our priority and CPUs."""
+    """Take on the trading process's environment."""
     os.environ.update(hello.environ)
     time.tzset()
-    with contextlib.suppress(OSError):
-        os.nice(hello.nice)
-    if hello.cpus:
-        try:
-            os.sched_setaffinity(0, hello.cpus)
-        except (OSError, ValueError) as error:
-            say(
-                f"the agent cannot run on the CPUs {hello.cpus}: {error}; it runs where the trading process may"
-            )
     logging.raiseExceptions = False  # a traceback of Python's logging in the agent would help nobody
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from ..config import AgentConfig
 from .wire import Channel
 
 __all__ = ["CannotStart", "Started", "ended", "exported", "start"]
@@ -30,8 +31,8 @@ class Started(NamedTuple):
     channel: Channel
 
 
-def start() -> Started:
-    """Start the program and tell it our `sys.path`; raises OSError (CannotStart where trying again is of no use)."""
+def start(options: AgentConfig) -> Started:
+    """Start the program and tell it where to run and our `sys.path`; raises OSError (CannotStart where trying again is of no use)."""
     if getattr(sys, "frozen", False) or not sys.executable:  # the executable is the application, not Python
         raise CannotStart("there is no Python program to run it with")
     if not _PROGRAM.exists():
@@ -53,7 +54,8 @@ def start() -> Started:
             0,
         )  # we wait by its pid; Popen would warn at our own end that it runs
         channel = Channel(ours)
-        channel.send_path([os.path.abspath(entry) for entry in sys.path])  # noqa: PTH100  ("" is the current folder)
+        path = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100  ("" is the current folder)
+        channel.send_first(path=path, nice=options.nice, cpus=options.cpus)
     except BaseException:
         ours.close()
         raise

@@ -1,7 +1,7 @@
 """What the trading process and its agent say to each other, over a pair of sockets that only they have.
 
 A message is a length of 4 bytes and MessagePack. The first one, which `__main__` reads before anything of ours or of
-others can be imported, is JSON: the trading process's `sys.path`.
+others can be imported, is JSON: the trading process's `sys.path`, and where to run.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -55,8 +56,6 @@ class Hello(msgspec.Struct, tag=True, frozen=True):
     journal: str
     """The folder of the audit segments."""
     linger: float
-    nice: int
-    cpus: list[int]
     environ: dict[str, str]
 
 
@@ -128,9 +127,9 @@ class Channel:
         """Send a message; raises Gone where nobody takes it."""
         self._send(_encode(message))
 
-    def send_path(self, path: list[str]) -> None:
+    def send_first(self, **told: Any) -> None:
         """Send what `__main__` reads first."""
-        self._send(json.dumps(path).encode())
+        self._send(json.dumps(told).encode())
 
     def _send(self, data: bytes) -> None:
         try:

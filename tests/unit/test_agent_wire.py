@@ -158,7 +158,7 @@ def ends() -> Iterator[tuple[Channel, Channel]]:
     right.close()
 
 
-HELLO = Hello(1, 2, "/s", "/j", 1.0, 10, [], {"TOKEN": "secret"})
+HELLO = Hello(1, 2, "/s", "/j", 1.0, {"TOKEN": "secret"})
 
 
 def test_messages_arrive_in_order_and_whole(ends: tuple[Channel, Channel]) -> None:
