@@ -111,7 +111,7 @@ class Keeper:
         """The thread that delivers where no agent can."""
         self._wake, self._poke = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="hft-otel-keeper", daemon=True)
-        self._left = False
+        self._left = self._troubled = False
         _keepers.add(self)
 
     def start(self) -> None:
@@ -175,7 +175,7 @@ class Keeper:
             lanes = self._intake.lanes
             return f"{text}they wait in {lanes and lanes.stream_folder} for the next start"
         linger = f"at most {self._options.linger:g} s"
-        return f"{text}the agent (pid {self.pid}) goes on for {linger}, audit events are then left to the next start"
+        return f"{text}the agent (pid {self.pid}) goes on for {linger}, what is left then waits for the next start"
 
     def leave(self) -> None:
         """Let go of everything in a forked child, or when the drain is no longer needed; the agent stays."""
@@ -236,8 +236,12 @@ class Keeper:
         heard, _, _ = select.select(watched, (), (), self._pause())
         if self._wake in heard:
             os.read(self._wake, 4096)
-        self._intake.journal.replenish()
-        self._notices.look()
+        journal = self._intake.journal
+        if journal.left or len(journal.supply) < journal.spare:  # little work, and only where there is some
+            journal.replenish()
+        if journal.problem or self._troubled:
+            self._troubled = bool(journal.problem)
+            self._notices.look()
         if channel is not None:
             self._talk(channel, hears=channel in heard)
         self._reap()

@@ -381,7 +381,7 @@ def test_the_last_words_say_who_goes_on(world: World, said: list[str]) -> None:
     pid = world.agent().process.pid
     assert said == [
         "exit after at most 0.05 s with records not delivered yet; "
-        f"the agent (pid {pid}) goes on for at most 5 s, audit events are then left to the next start"
+        f"the agent (pid {pid}) goes on for at most 5 s, what is left then waits for the next start"
     ]
 
 
