@@ -151,9 +151,20 @@ class AuditReader:
             for body in bodies:
                 self._count(body, last=body is bodies[-1])
             moved += len(bodies)
-            if not bodies and self._census.step() is None:
+            if not bodies and not self._step():
                 break
         return moved
+
+    def _step(self) -> bool:
+        """Go to the next segment, if there is one; say whether there is."""
+        offset = self._census.offset
+        left = self._census.step()
+        if left is not None and left.holds_more(offset):
+            self._lost("unreadable")
+        return left is not None
+
+    def _lost(self, reason: str) -> None:
+        self.sums.dropped[reason] = self.sums.dropped.get(reason, 0) + 1
 
     def _number_segment(self) -> None:
         """Note the number of a segment's first event, for whoever reads it after a restart; go by it, if it is noted."""
@@ -166,10 +177,7 @@ class AuditReader:
         event = self._fresh[self._seq] = self._event(body, self._seq)
         self._seq += 1
         if event is None:
-            reason = (
-                "torn" if last and self._at_dead_end() else "unreadable"
-            )  # after a kill, or in a damaged file
-            self.sums.dropped[reason] = self.sums.dropped.get(reason, 0) + 1
+            self._lost("torn" if last and self._at_dead_end() else "unreadable")  # after a kill, or damaged
             return
         takers = [outbox for outbox in event[1] if outbox in self._feeds]
         if takers:

@@ -102,7 +102,7 @@ class SharedLaneReader(LaneReader):
         """Turns that were given back unsettled, and how many records each held."""
         self._count = 0
         """Records read from the current segment."""
-        if log_type is LogType.TEXT and isinstance(room.first, RemoteSegment):
+        if isinstance(room.first, RemoteSegment):
             self.cursor.offset = room.first.settled_offset()
 
     def read(self) -> list[Read]:
@@ -111,7 +111,7 @@ class SharedLaneReader(LaneReader):
         offset = cursor.offset
         bodies = cursor.read(_SLICE)
         while not bodies and (done := cursor.step()) is not None:
-            self._leave(done)
+            self._leave(done, offset)
             offset = cursor.offset
             bodies = cursor.read(_SLICE)
         if (
@@ -158,7 +158,9 @@ class SharedLaneReader(LaneReader):
         cursor = self.cursor
         return not self._places and cursor.segment.next is None and not cursor.read_would_find()
 
-    def _leave(self, segment: Segment) -> None:
+    def _leave(self, segment: Segment, offset: int) -> None:
+        if segment.holds_more(offset):
+            self.drop("unreadable")
         if self.log_type is LogType.TEXT:
             self._left.append((segment, self._count))
         else:  # aggregated, which a successor begins anew

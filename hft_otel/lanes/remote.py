@@ -28,6 +28,7 @@ class RemoteAudit(RemoteRoom):
 
     def __init__(self, page: RoomPage, writer: Writer, journal: RemoteJournal) -> None:
         self._journal = journal
+        journal.audit = self
         self._known: dict[int, RemoteSegment] = {}
         super().__init__("audit", page, writer, [])
 
@@ -42,7 +43,7 @@ class RemoteAudit(RemoteRoom):
         if not number and not self.writer_gone and segment is not self._nothing:
             return None
         index = -1 if segment is self._nothing else segment.index
-        named = self._load(number - 1) if number else None
+        named = self._load(number - 1) if number - 1 > index else None
         if named is not None and named.read_word("turn") == segment.read_word("turn") + 1:
             return named
         found = map(self._load, sorted(each for each in self._journal.numbers() if each > index))
@@ -88,7 +89,7 @@ class RemoteAudit(RemoteRoom):
 
 def _is_used(segment: RemoteSegment) -> bool:
     """Say whether anything was ever written to it; others are made ahead."""
-    return segment.read_word("turn") != 0 or segment.memory[HEADER_SIZE] != 0
+    return segment.read_word("turn") != 0 or segment.holds_more(HEADER_SIZE)
 
 
 class RemoteJournal:
@@ -102,6 +103,7 @@ class RemoteJournal:
         self.spare = 0
         self.audit: RemoteAudit | None = None
         self.damaged: dict[int, str] = {}
+        self.cut: list[str] = []
         self._lanes_folder = lanes_folder
 
     def replenish(self) -> None:
@@ -134,8 +136,15 @@ class RemoteJournal:
                     self.audit.lost("damaged")
                 return None
             found.index = number
+            if found.is_cut:
+                self._note_cut(path)
             return found
         return None
+
+    def _note_cut(self, path: Path) -> None:
+        self.cut.append(f"{path} was cut short")
+        if self.audit is not None:
+            self.audit.lost("damaged")
 
     def retire(self, segment: Segment) -> None:
         """Remove a segment whose every event is settled; the writer may still map it."""
@@ -184,7 +193,6 @@ class RemoteIntake:
         for name, number in self._unreadable.items():
             getattr(self, name).lost("damaged", number)
         self.audit = RemoteAudit(self.control.rooms["audit"], self._writer, self.journal)
-        self.journal.audit = self.audit
 
     @property
     def rooms(self) -> tuple[RemoteRoom, RemoteRoom, RemoteRoom, RemoteRoom]:
@@ -199,7 +207,7 @@ class RemoteIntake:
     @property
     def problem(self) -> str:
         """What could not be read; empty if nothing."""
-        return "; ".join([*self._problems, *self.journal.damaged.values()])
+        return "; ".join([*self._problems, *self.journal.damaged.values(), *self.journal.cut])
 
     @property
     def audit_start(self) -> tuple[int, int]:
@@ -249,8 +257,11 @@ class RemoteIntake:
         for path in sorted(self.stream_folder.glob(f"{room}-*.seg")):
             try:
                 found.append(RemoteSegment.load(path))
+                problem = f"{path} was cut short" if found[-1].is_cut else ""
             except (BadSegment, OSError, ValueError) as error:
-                self._problems.append(str(error))
+                problem = str(error)
+            if problem:
+                self._problems.append(problem)
                 self._unreadable[room] = self._unreadable.get(room, 0) + 1
         return found
 

@@ -99,8 +99,10 @@ class RemoteSegment(Segment):
         return offset > self.proven and self.read_word("following") == 0
 
     def settled_offset(self) -> int:
-        """Return the offset up to which a reader before us had settled everything; of a frame's end in any case."""
+        """Return the offset up to which a reader before us had settled everything; the end of a frame in any case."""
         noted = self.read_word("settled")
+        if noted == self.size:  # it was about to give it back, and may have begun to clear it
+            return noted
         before = self.memory[HEADER_SIZE : min(max(noted, HEADER_SIZE), self.size)]
         return noted if HEADER_SIZE + last_frame(before)[1] == noted else HEADER_SIZE
 
@@ -143,9 +145,9 @@ class RemoteSegment(Segment):
 
     def _look_at_tail(self, room: RemoteRoom) -> None:
         """Count, once, what was being written when its process died, and of which the beginning is missing."""
-        if not self._tail_seen and (rest := self.memory[self.proven :]) and not rest[0]:
+        if not self._tail_seen and self.proven < self.size and not self.memory[self.proven]:
             self._tail_seen = True
-            if rest.count(0) != len(rest):
+            if self.holds_more(self.proven):
                 room.lost("torn")
 
 
@@ -164,6 +166,9 @@ class RemoteRoom:
         if released := self.page.released:
             self.lost("agent_killed", released)
             self.page.released = 0
+        for segment in self._segments:  # contents first: one that is being taken now gets its turn before them
+            if segment.holds_more(HEADER_SIZE) and segment.read_word("turn") == segment.read_word("freed"):
+                self.lost("damaged")
         self._nothing = RemoteSegment(mmap.mmap(-1, HEADER_SIZE * 2)).belong_to(self)
         self._nothing.enter(-1)
         self.first: Segment = self._first()
@@ -234,18 +239,24 @@ class RemoteRoom:
         if not number and not self.writer_gone and segment is not self._nothing:
             return None
         found = next((each for each in self._segments if each.index + 1 == number), None)
-        if (
-            found is None or found.read_word("turn") != segment.turn + 2
-        ):  # a damaged header: the next one there is
-            later = [each for each in self._used() if each.read_word("turn") > segment.turn + 1]
-            found = min(later, key=_order, default=None)
+        if found is None or found is segment or found.read_word("turn") != segment.turn + 2:
+            found = self._next_best(segment)  # its header is damaged
         if found is not None and found.turn != found.read_word("turn") - 1:
             found.enter(found.read_word("turn") - 1)
         return found
 
+    def _next_best(self, segment: RemoteSegment) -> RemoteSegment | None:
+        """Return the next one of those not entered in their present turn: nothing is met twice, whatever headers say."""
+        unread = [each for each in self._used() if each.turn < each.read_word("turn") - 1]
+        later = [each for each in unread if each.read_word("turn") > segment.turn + 1]
+        if not later and self.writer_gone:  # whatever has something in it, if in the wrong order
+            later = [each for each in unread if each.holds_more(HEADER_SIZE)]
+        return min(later, key=_order, default=None)
+
     def release(self, segment: Segment) -> None:
         """Give back a segment that is read."""
         if segment is not self._nothing:
+            segment.note_settled(segment.size)
             segment.zero(segment.size, HEADER_SIZE)
             segment.note_settled(HEADER_SIZE)
             segment.note_freed(segment.turn + 1)

@@ -39,8 +39,9 @@ HEADER_SIZE = 64
 MAGIC = b"HFTOTEL\0"
 VERSION = 2
 _READABLE = (1, 2)
-"""Version 1 has zeros where later versions have `turn`, `following` and `freed`."""
+"""Version 1 has zeros where later versions have the size, `turn`, `following` and `freed`."""
 _HEADER = struct.Struct("<8sIIQQQQQQ")
+_SIZE = struct.Struct("<I")
 _WORD = struct.Struct("<Q")  # written and read in one piece
 Word = Literal["first_seq", "settled", "turn", "following", "freed"]
 _WORDS: dict[Word, int] = {"first_seq": 24, "settled": 32, "turn": 40, "following": 48, "freed": 56}
@@ -141,7 +142,12 @@ class Segment:
 
     def write_header(self, header: Header) -> None:
         """Store the whole header; only while nobody else has the file."""
-        _HEADER.pack_into(self.memory, 0, MAGIC, VERSION, 0, *header)
+        _HEADER.pack_into(self.memory, 0, MAGIC, VERSION, self.size, *header)
+
+    @property
+    def is_cut(self) -> bool:
+        """Say whether the file was longer when it was made."""
+        return self.size < int(_SIZE.unpack_from(self.memory, 12)[0])
 
     def read_word(self, name: Word) -> int:
         """Return one of the header's words as it stands."""
@@ -187,6 +193,11 @@ class Segment:
     def committed(self) -> int:
         """Return the offset up to which frames may be read; exact once `next` is set, and while callers write."""
         return self.memory.tell()
+
+    def holds_more(self, offset: int) -> bool:
+        """Say whether something stands behind the last frame of a segment that was read: it is damaged then."""
+        rest = self.memory[offset:]
+        return rest.count(0) != len(rest)
 
     def zero(self, end: int, begin: int = 0) -> None:
         """Clear the memory up to `end`, in pieces that hold the GIL for a few microseconds each."""
