@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hft_otel.lanes.frames import encode, seal_audit
+from hft_otel.record import LogRecord
 from tests.unit.lanes_support import Reading, Writing, body, is_unconfirmed, number_of
 
 PACE = settings(
@@ -23,6 +24,11 @@ PACE = settings(
 SIZES = st.one_of(st.integers(0, 400), st.integers(900, 1030))
 ROOMS = st.sampled_from(["low", "high"])
 FILLS = st.sampled_from([b".", b"\0"])
+
+
+def room_of(record: LogRecord) -> str:
+    assert record.uid is not None
+    return record.uid.rsplit("-", 3)[1]
 
 
 class SharedMachine(RuleBasedStateMachine):
@@ -62,7 +68,7 @@ class SharedMachine(RuleBasedStateMachine):
     def turn(self, times: int) -> None:
         for _ in range(times):
             for _, record, lane in self.reading.turn():
-                number = number_of(record.message.encode("latin-1"))
+                number = self.number_in(record)
                 if is_unconfirmed(record):  # the last one, of a dead writer, in flight or not
                     assert self.torn
                     assert number in [self.torn.get(lane.room.name), *self.published[lane.room.name][-1:]]
@@ -73,8 +79,14 @@ class SharedMachine(RuleBasedStateMachine):
     @rule(number=st.integers(1, 40))
     def deliver(self, number: int) -> None:
         for record in self.reading.deliver("a", number):
-            assert record.uid is not None
-            self.delivered[record.uid.rsplit("-", 3)[1]].add(number_of(record.message.encode("latin-1")))
+            self.delivered[room_of(record)].add(self.number_in(record))
+
+    def number_in(self, record: LogRecord) -> int:
+        try:
+            return number_of(record.message.encode("latin-1"))
+        except ValueError:  # torn in the middle of its number
+            assert is_unconfirmed(record)
+            return self.torn[room_of(record)]
 
     @precondition(lambda self: not self.torn)
     @rule()
