@@ -17,6 +17,7 @@ __all__ = ["main"]
 def main(descriptor: int) -> int:
     """Work until the trading process has ended and everything is delivered."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trading process
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # until there is something to go on with: see Agent
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     connection = socket.socket(fileno=descriptor)
     size = int.from_bytes(_read(connection, 4), "big")

@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 
 from ..config import AgentConfig
 from ..lanes.intake import Intake, Pipeline
@@ -27,9 +26,10 @@ from ..ledger import FlushReport
 from ..notices import Notices, say
 from . import spawn
 from .remote import AgentRouter
+from .service import Service
 from .wire import PROTOCOL, Ask, Channel, Flush, Flushed, Gone, Hello, Ready, Refused, Serve
 
-__all__ = ["Keeper", "StandIn"]
+__all__ = ["Keeper"]
 
 _TRIES = 3
 """Starts in a row that may fail before the thread takes over, where the agent never worked."""
@@ -44,22 +44,6 @@ _MARGIN = 0.1
 """Seconds by which the agent is to answer before the caller's time is up, so that its sums still arrive."""
 _RETRY = 1.0
 """Seconds between two tries to make journal segments, where the last one failed."""
-
-
-class StandIn(Protocol):
-    """The thread that delivers in the agent's place."""
-
-    def serve(self, message: Serve) -> None:
-        """Serve a further pipeline."""
-
-    def start(self) -> bool:
-        """Begin to deliver; say whether it did just now."""
-
-    def flush(self, positions: tuple[tuple[int, int], ...], deadline: float) -> FlushReport:
-        """Answer once all before these positions is delivered, at the latest at the deadline (time.monotonic)."""
-
-    def stop(self, timeout: float) -> FlushReport:
-        """Deliver and close everything within `timeout` seconds; what is left is in the report."""
 
 
 @dataclass(slots=True)
@@ -82,7 +66,7 @@ class Keeper:
         self,
         intake: Intake,
         options: AgentConfig,
-        take_over: Callable[[], StandIn],
+        take_over: Callable[[], Service],
         start: Callable[[AgentConfig], spawn.Started] = spawn.start,
     ) -> None:
         self._intake = intake
@@ -107,11 +91,12 @@ class Keeper:
         self._last: FlushReport | None = None
         self._reported = (0, 0, 0)
         """What flushes have said was dropped: here, at an agent, and which one."""
-        self.stand_in: StandIn | None = None
+        self.stand_in: Service | None = None
         """The thread that delivers where no agent can."""
         self._wake, self._poke = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="hft-otel-keeper", daemon=True)
         self._left = self._troubled = False
+        self._problem = ""
         _keepers.add(self)
 
     def start(self) -> None:
@@ -225,9 +210,21 @@ class Keeper:
         while not self._left:
             try:
                 self._turn()
-            except Exception as error:  # noqa: BLE001  (a bug of ours must not leave the agent without a keeper)
-                say(f"the agent's keeper has a bug: {type(error).__name__}: {error}; please report this")
-                time.sleep(1.0)
+            except Exception as error:  # noqa: BLE001  (whatever it is, the agent must not be without a keeper)
+                self._mend(f"{type(error).__name__}: {error}")
+                time.sleep(_RETRY)
+
+    def _mend(self, problem: str) -> None:
+        """Go on after an error, which is said once; the application may have closed our descriptors with all others."""
+        if self._left:
+            return
+        if problem != self._problem:
+            self._problem = problem
+            say(f"the agent's keeper goes on after an error: {problem}")
+        if not (_open(self._wake) and _open(self._poke)):
+            self._wake, self._poke = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        if (channel := self._channel) is not None and not _open(channel.fileno()):
+            self._on_gone(channel, Gone("its socket was closed"))
 
     def _turn(self) -> None:
         self._ensure_agent()
@@ -357,6 +354,14 @@ class Keeper:
             stand_in.serve(serve)
         stand_in.start()
         self.stand_in = stand_in
+
+
+def _open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 _keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()

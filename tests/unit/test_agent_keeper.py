@@ -415,6 +415,27 @@ def test_a_forked_child_lets_go_of_the_parents_agent(world: World) -> None:
         os.fstat(descriptor)
 
 
+def test_descriptors_that_the_application_has_closed_are_made_anew(
+    world: World, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As programs do that become a daemon."""
+    monkeypatch.setattr(module, "_RETRY", 0.01)
+    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    world.agent().hear(Serve)
+    keeper = world.keeper
+    assert keeper._channel is not None
+    with keeper._channel.connection as connection:
+        for descriptor in (keeper._wake, connection.fileno()):
+            os.close(descriptor)
+        os.write(keeper._poke, b"\0" * 8)
+        connection.detach()
+        result = in_thread(lambda: world.log.force_flush(10))
+        second = world.agent(1)
+        second.answer(second.hear(Flush))
+        assert result()
+    assert len([line for line in said if "after an error" in line]) <= 2
+
+
 def test_the_end_of_a_process_is_told() -> None:
     process = subprocess.Popen(["sleep", "60"])
     assert spawn.ended(process.pid) == ""
