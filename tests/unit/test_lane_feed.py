@@ -241,6 +241,44 @@ class TestTheLastFrame:
         reading.die()
 
 
+def test_an_audit_event_in_flight_is_not_read_until_its_checksum_holds(writing: Writing) -> None:
+    """Its middle is what comes last; nothing is behind it, and it may well be that nothing ever is."""
+    writing.audit(body(1, 60))
+    writing.audit(body(2, 200))
+    memory, end = writing.intake.audit.active.memory, writing.intake.audit.active.committed()
+    middle = memory[end - 100 : end - 60]
+    memory[end - 100 : end - 60] = bytes(40)
+    reading = Reading(writing.stream_folder)
+    for _ in range(5):
+        reading.audits.turn()
+    assert [number_of(record.message.encode()) for record in reading.deliver()] == [1]
+    memory[end - 100 : end - 60] = middle
+    reading.audits.turn()
+    assert [number_of(record.message.encode()) for record in reading.deliver()] == [2]
+    assert reading.dropped("audit") == {}
+    reading.die()
+
+
+def test_ids_go_on_counting_for_a_successor_after_segments_are_gone(writing: Writing) -> None:
+    reading = Reading(writing.stream_folder)
+    ids: dict[str, int] = {}
+    for start in range(0, 200, 20):
+        for number in range(start, start + 20):
+            assert writing.audit(body(number, 150))
+        while reading.audits.turn():
+            pass
+        for record in reading.deliver():
+            assert ids.setdefault(record.audit_id or "", number_of(record.message.encode())) is not None
+            assert ids[record.audit_id or ""] == number_of(record.message.encode())
+        reading.audits.turn()
+        reading.die()
+        reading = Reading(writing.stream_folder)
+    assert not (writing.journal.stream_folder / "00000000.seg").exists()
+    assert sorted(ids.values()) == list(range(200))
+    assert [int(audit_id.rsplit("-", 1)[1]) for audit_id in ids] == list(range(200))
+    reading.die()
+
+
 def test_a_frame_longer_than_a_look_is_read_whole(tmp_path: Path) -> None:
     writing = Writing(tmp_path, Sizes(segment=200 * 1024, low=2, high=2, metric=2))
     reading = Reading(writing.stream_folder)
