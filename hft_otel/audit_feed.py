@@ -143,9 +143,8 @@ class AuditReader:
             self._number_segment()
             before = self._census.offset
             bodies = self._census.read(_SLICE)
-            if (
-                bodies and not self._known()
-            ):  # looked at after reading: all that was written until then is announced
+            # Looked at after reading: what all that was written until then is of has been announced.
+            if bodies and not self._known():
                 self._census.offset = before
                 break
             for body in bodies:

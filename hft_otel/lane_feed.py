@@ -114,9 +114,8 @@ class SharedLaneReader(LaneReader):
             self._leave(done, offset)
             offset = cursor.offset
             bodies = cursor.read(_SLICE)
-        if (
-            bodies and not self._known()
-        ):  # looked at after reading: all that was written until then is announced
+        # Looked at after reading: what all that was written until then is of has been announced.
+        if bodies and not self._known():
             cursor.offset = offset
             return []
         self._count += len(bodies)

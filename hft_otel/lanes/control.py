@@ -13,7 +13,7 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-from .segment import BadSegment
+from .segment import MAX_WORD, BadSegment
 
 __all__ = ["REASONS", "ControlPage", "RoomPage"]
 
@@ -120,7 +120,7 @@ class RoomPage:
         return int(_WORD.unpack_from(self._memory, self._offset + place)[0])
 
     def _store(self, place: int, value: int) -> None:
-        _WORD.pack_into(self._memory, self._offset + place, value)
+        _WORD.pack_into(self._memory, self._offset + place, value & MAX_WORD)
 
     def note_dropped(self, reason: str, number: int) -> None:
         """Store how many records were dropped for a reason; the writer's side."""
@@ -147,4 +147,4 @@ class RoomPage:
 
     @released.setter
     def released(self, number: int) -> None:
-        self._store(_RELEASED, number)
+        self._store(_RELEASED, max(number, 0))

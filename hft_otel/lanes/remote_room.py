@@ -166,7 +166,9 @@ class RemoteRoom:
         if released := self.page.released:
             self.lost("agent_killed", released)
             self.page.released = 0
-        for segment in self._segments:  # contents first: one that is being taken now gets its turn before them
+        for (
+            segment
+        ) in self._segments:  # contents first: one that is being taken now gets its turn before them
             if segment.holds_more(HEADER_SIZE) and segment.read_word("turn") == segment.read_word("freed"):
                 self.lost("damaged")
         self._nothing = RemoteSegment(mmap.mmap(-1, HEADER_SIZE * 2)).belong_to(self)

@@ -24,6 +24,7 @@ from typing import Literal, NamedTuple, Self
 
 __all__ = [
     "HEADER_SIZE",
+    "MAX_WORD",
     "BadSegment",
     "Header",
     "Segment",
@@ -43,6 +44,8 @@ _READABLE = (1, 2)
 _HEADER = struct.Struct("<8sIIQQQQQQ")
 _SIZE = struct.Struct("<I")
 _WORD = struct.Struct("<Q")  # written and read in one piece
+MAX_WORD = 2**64 - 1
+"""What is counted on from a damaged word must not raise where it is stored."""
 Word = Literal["first_seq", "settled", "turn", "following", "freed"]
 _WORDS: dict[Word, int] = {"first_seq": 24, "settled": 32, "turn": 40, "following": 48, "freed": 56}
 
@@ -166,7 +169,7 @@ class Segment:
         self._store("freed", turn)
 
     def _store(self, name: Word, value: int) -> None:
-        _WORD.pack_into(self.memory, _WORDS[name], value)
+        _WORD.pack_into(self.memory, _WORDS[name], value & MAX_WORD)
 
     def unseal(self) -> None:
         """Let callers write, from the first byte after the header; `take_turn` comes before the first of them."""

@@ -208,7 +208,7 @@ def test_a_control_page_that_names_another_folder_has_nobody_else_s_files_remove
 
 
 @pytest.mark.parametrize("word", ["turn", "following", "freed", "settled", "first_seq"])
-@pytest.mark.parametrize("value", [0, 1, 3, 2**63])
+@pytest.mark.parametrize("value", [0, 1, 3, 2**63, 2**64 - 1])
 def test_a_header_that_lies_stops_neither_writer_nor_reader(folder: Path, word: str, value: int) -> None:
     writing = Writing(folder)
     reading = Reading(writing.stream_folder)
