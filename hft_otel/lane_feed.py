@@ -150,6 +150,10 @@ class SharedLaneReader(LaneReader):
             self._note(outboxes)
             self._advance()
             self._relieve()
+            return
+        segment, offset = self.cursor.segment, self.cursor.offset
+        if segment.path is not None and offset != self._noted(segment):
+            segment.note_settled(offset)  # or a successor, which counts from zero, would count these once more
 
     @property
     def settled(self) -> bool:

@@ -24,6 +24,7 @@ from tests.real.agents import (
     configure,
     no_agent_left,
     numbers,
+    one_agent,
     records,
     serving,
     streams,
@@ -40,7 +41,7 @@ from tests.real.processes import (
     say,
     started,
 )
-from tests.real.running import free_ports, wait_until
+from tests.real.running import free_ports, get, wait_until
 
 FILL = """
 for number in range(100):
@@ -439,6 +440,41 @@ def test_the_status_shows_what_is_there(folder: Path) -> None:
         }
         assert sums == {("file", "TEXT"): 100, ("file", "AUDIT"): 100}
         say(process)
+    await_quiet(folder)
+
+
+def test_metrics_of_an_agent_that_was_killed_begin_anew_at_the_same_port(folder: Path) -> None:
+    (port,) = free_ports(1)
+    scrape = {"prometheus": {"enabled": True, "config": {"port": port}}}
+    configure(
+        folder, "process", scrape, routing_rules=[{"backends": ["prometheus"], "log_types": ["METRIC"]}]
+    )
+    body = """
+log = make()
+for count in map(int, sys.stdin):
+    for _ in range(count):
+        log.counter("orders")
+    tell(flushed=bool(log.force_flush(30)))
+"""
+
+    def counted() -> str:
+        found = re.findall(
+            r"^hft_orders_total(?:\{.*\})? (\S+)$", get(f"http://127.0.0.1:{port}/metrics"), re.MULTILINE
+        )
+        return str(found)
+
+    with started(python(HEAD + body), folder) as process:
+        say(process, "10")
+        assert "true" in hear(process)
+        assert counted() == "['10.0']"
+        time.sleep(0.3)  # in which the reader notes how far it is
+        os.kill(one_agent(folder), signal.SIGKILL)
+        say(process, "3")
+        assert "true" in hear(process)
+        assert counted() == "['3.0']"  # a reset, as Prometheus knows it from any restart
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(30) == 0
     await_quiet(folder)
 
 
