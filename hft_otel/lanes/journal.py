@@ -61,13 +61,17 @@ class Journal:
 
     def replenish(self) -> None:
         """Make segments until the spare number is ready; in memory, up to a bound, where files cannot be made."""
-        if self.left:
-            self.left.clear()
+        self._unmap_left()
         while len(self.supply) < self.spare and not self._closed:
+            self._unmap_left()  # again: callers may be as fast as this is
             segment = self._create_file() or self._create_stand_in()
             if segment is None:
                 return
             self.supply.append(segment)
+
+    def _unmap_left(self) -> None:
+        if self.left:
+            self.left.clear()
 
     def _create_file(self) -> Segment | None:
         """Return the next segment; None where it cannot be a file, which is tried again after a second."""

@@ -175,7 +175,7 @@ def test_every_record_is_read_once_and_in_order_per_thread_and_room(tmp_path: Pa
     assert told["drops"] == {}
     assert told["settled"]
     lanes = (6 + 4 + 2) * 16 * 1024
-    journal = (1 + 8 + 2) * 64 * 1024  # what is written, what is ready, and what waits to be unmapped
+    journal = (1 + 8 + 8 + 1) * 64 * 1024  # what is written, ready, waits to be unmapped, and is being made
     assert told["mapped"] <= lanes + journal + 64 * 1024
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
