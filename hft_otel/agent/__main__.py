@@ -19,14 +19,14 @@ def main(descriptor: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trading process
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # until there is something to go on with: see Agent
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    connection = socket.socket(fileno=descriptor)
-    size = int.from_bytes(_read(connection, 4), "big")
-    told = json.loads(_read(connection, size))
-    _step_back(told["nice"], told["cpus"])
-    sys.path[:] = told["path"]
-    from hft_otel.agent.run import run
+    with socket.socket(fileno=descriptor) as connection:
+        size = int.from_bytes(_read(connection, 4), "big")
+        told = json.loads(_read(connection, size))
+        _step_back(told["nice"], told["cpus"])
+        sys.path[:] = told["path"]
+        from hft_otel.agent.run import run
 
-    return run(connection)
+        return run(connection)
 
 
 def _step_back(nice: int, cpus: list[int]) -> None:

@@ -382,6 +382,13 @@ tell(true=bool(report), report=str(report))
     )
 
 
+def test_nothing_is_said_by_an_interpreter_that_warns_of_everything(world: World) -> None:
+    ended = world.run(
+        "log = make()\nlog.info('text')\nlog.audit('sent')", PYTHONWARNINGS="error", PYTHONDEVMODE="1"
+    )
+    assert ended.stderr == ""
+
+
 def test_a_start_leaves_the_caller_free_at_once(world: World) -> None:
     """Neither starting the reader nor loading exporters holds up who creates a logger."""
     ended = world.run("""
