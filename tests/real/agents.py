@@ -43,12 +43,20 @@ def configure(
     return every
 
 
-def records(folder: Path, name: str = "out.jsonl") -> list[dict[str, Any]]:
-    """What has been delivered to the file, line by line; a line that is still being written is left out."""
-    path = folder / name
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+def records(folder: Path, *, killed: bool = False) -> list[dict[str, Any]]:
+    """What has been delivered to the file, line by line; a line that is still being written is left out.
+
+    Where a writer was `killed`, half a line may stand there, ended by the next writer: it is no delivery.
+    """
+    path = folder / "out.jsonl"
+    found: list[dict[str, Any]] = []
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        try:
+            found += [json.loads(line)] if line.endswith(b"\n") else []
+        except ValueError:
+            if not killed:
+                raise
+    return found
 
 
 def numbers(found: list[dict[str, Any]], message: str) -> Counter[int]:

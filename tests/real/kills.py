@@ -74,7 +74,7 @@ class Outcome:
 
 
 def _judge(folder: Path, confirmed: int, identity: str = "log.record.uid") -> Outcome:
-    found = records(folder)
+    found = records(folder, killed=True)
     lost: dict[str, int] = {}
     repeats = unrecognised = 0
     for message, key in (("text", identity), ("sent", "audit.id")):
