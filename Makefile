@@ -55,6 +55,9 @@ check: $(READY) ## ruff, its formatter, and mypy --strict
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+torture: $(READY) ## kill -9 the trading process, its agent and both, 1,000 times each (ARGS="--rounds 100 --seed 1")
+	@$(BIN)/python -m tools.torture $(ARGS)
+
 parts: $(READY) ## build the real parts for the tests: Collectors, Prometheus, Pushgateway, OpenSearch (needs Go)
 	@$(BIN)/python -m tools.parts all
 
@@ -117,4 +120,4 @@ $(VENV)/.bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@touch $@
 
-.PHONY: help up down dashboards stack-config demo test test-fast bench bench-tail check parts collector collector-elasticsearch collector-full opensearch e2e prometheus clean clean-parts
+.PHONY: help up down dashboards stack-config demo test test-fast bench bench-tail check torture parts collector collector-elasticsearch collector-full opensearch e2e prometheus clean clean-parts

@@ -3,6 +3,7 @@
 from .config import (
     DEVELOPMENT_ROUTING_RULES,
     PRODUCTION_ROUTING_RULES,
+    AgentConfig,
     BackendConfig,
     ComponentConfig,
     ConfigError,
@@ -13,6 +14,7 @@ from .config import (
     FileConfig,
     InstrumentConfig,
     JournalConfig,
+    LanesConfig,
     LogConfig,
     OtlpConfig,
     PrometheusConfig,
@@ -37,6 +39,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DEVELOPMENT_ROUTING_RULES",
     "PRODUCTION_ROUTING_RULES",
+    "AgentConfig",
     "BackendConfig",
     "ComponentConfig",
     "ConfigError",
@@ -53,6 +56,7 @@ __all__ = [
     "InstrumentConfig",
     "InstrumentKind",
     "JournalConfig",
+    "LanesConfig",
     "LogBackend",
     "LogConfig",
     "LogLevel",

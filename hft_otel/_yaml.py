@@ -102,7 +102,7 @@ def load_default(environ: Mapping[str, str] | None = None) -> LogConfig:
 
 def effective(config: LogConfig) -> dict[str, Any]:
     """Return what stands below `logging:`, complete, its secrets hidden, fit for yaml.safe_dump."""
-    data = _printable(config_mapping(config))
+    data = _printable({**config_mapping(config), "isolation": config.effective_isolation})
     return dict(Redactor(config.redact).redact(masked(data)))
 
 

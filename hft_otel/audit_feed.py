@@ -65,7 +65,8 @@ class AuditReader:
     """Reads one chain of audit segments: counts each event once, and feeds it to every outbox that wants it.
 
     `seq` is the number, in its stream, of the first event of the segment where `start` is. `retire` is given each
-    segment once nothing in it is needed any more. An event's id is made of the stream's name and its number.
+    segment once nothing in it is needed any more. An event's id is made of the stream's name and its number. `known` says
+    whether every pipeline is known that an event may be of.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class AuditReader:
         seq: int,
         decode: Decode,
         retire: Callable[[Segment], None],
+        known: Callable[[], bool] = lambda: True,
     ) -> None:
         self.sums = LaneSums(lane, LogType.AUDIT.value)
         self.stream = stream
@@ -83,6 +85,7 @@ class AuditReader:
         self._seq = seq + _events_before(start)
         self._decode = decode
         self._retire = retire
+        self._known = known
         self._oldest = start.segment
         self._noted = (start.segment, start.offset)
         self._feeds: dict[Outbox, _Feed] = {}
@@ -106,9 +109,19 @@ class AuditReader:
         return moved
 
     @property
+    def cursor(self) -> Cursor:
+        """The place up to which the events are counted."""
+        return self._census
+
+    @property
     def position(self) -> tuple[int, int]:
         """How far the events are counted; to compare with a room's position."""
         return self._census.position
+
+    def total(self) -> LaneSums:
+        """Return the sums with what is unread."""
+        sums = self.sums
+        return LaneSums(sums.lane, sums.type, sums.routed, sums.unrouted, dict(sums.dropped), self.pending())
 
     def pending(self) -> int:
         """Events that were written and not yet read."""
@@ -128,28 +141,42 @@ class AuditReader:
         moved = 0
         while moved < 4 * _SLICE:
             self._number_segment()
+            before = self._census.offset
             bodies = self._census.read(_SLICE)
+            # Looked at after reading: what all that was written until then is of has been announced.
+            if bodies and not self._known():
+                self._census.offset = before
+                break
             for body in bodies:
-                self._count(body)
+                self._count(body, last=body is bodies[-1])
             moved += len(bodies)
-            if not bodies and self._census.step() is None:
+            if not bodies and not self._step():
                 break
         return moved
 
+    def _step(self) -> bool:
+        """Go to the next segment, if there is one; say whether there is."""
+        offset = self._census.offset
+        left = self._census.step()
+        if left is not None and left.holds_more(offset):
+            self._lost("unreadable")
+        return left is not None
+
+    def _lost(self, reason: str) -> None:
+        self.sums.dropped[reason] = self.sums.dropped.get(reason, 0) + 1
+
     def _number_segment(self) -> None:
-        """Note the number of a segment's first event, for whoever reads it after a restart."""
+        """Note the number of a segment's first event, for whoever reads it after a restart; go by it, if it is noted."""
         segment = self._census.segment
         if self._census.offset == HEADER_SIZE and segment.path is not None:
-            header = segment.read_header()
-            if not header.first_seq:
-                segment.write_header(header._replace(first_seq=self._seq + 1))
+            self._seq = _first_seq(segment, self._seq)
+            segment.note_first_seq(self._seq + 1)
 
-    def _count(self, body: bytes) -> None:
+    def _count(self, body: bytes, *, last: bool) -> None:
         event = self._fresh[self._seq] = self._event(body, self._seq)
         self._seq += 1
-        if event is None:  # a torn tail after a kill, a damaged file
-            reasons = self.sums.dropped
-            reasons["unreadable"] = reasons.get("unreadable", 0) + 1
+        if event is None:
+            self._lost("torn" if last and self._at_dead_end() else "unreadable")  # after a kill, or damaged
             return
         takers = [outbox for outbox in event[1] if outbox in self._feeds]
         if takers:
@@ -158,6 +185,15 @@ class AuditReader:
             self.sums.unrouted += 1
         for outbox in takers:
             outbox.tallies.accepted[LogType.AUDIT] += 1
+
+    def _at_dead_end(self) -> bool:
+        """Say whether nothing comes behind the census, nor ever will."""
+        segment = self._census.segment
+        return (
+            segment.next is None
+            and segment.committed() == segment.size
+            and not self._census.read_would_find()
+        )
 
     def _event(self, body: bytes, seq: int) -> _Event:
         try:
@@ -174,6 +210,8 @@ class AuditReader:
         while (space := feed.outbox.space) and moved < 4 * _SLICE and not self._caught_up(feed):
             cursor = feed.cursor
             end = self._census.offset if cursor.segment is self._census.segment else None
+            if cursor.offset == HEADER_SIZE and cursor.segment.path is not None:
+                feed.seq = _first_seq(cursor.segment, feed.seq)
             bodies = cursor.read(min(space, _SLICE), end)
             wanted: list[LogRecord] = []
             for body in bodies:
@@ -200,10 +238,16 @@ class AuditReader:
                 break
             done, self._oldest = self._oldest, self._oldest.next
             self._retire(done)
+            done.next = None  # else a chain of all that ever were would hang on the first one
         slowest = (self._oldest, min(offsets, default=HEADER_SIZE))
         if offsets and self._oldest.path is not None and slowest != self._noted:
             self._noted = slowest
-            self._oldest.write_header(self._oldest.read_header()._replace(settled=slowest[1]))
+            self._oldest.note_settled(slowest[1])
+
+
+def _first_seq(segment: Segment, seq: int) -> int:
+    """Return the number of a segment's first event: as it was noted, where one before it could not be read, else `seq`."""
+    return max(segment.read_word("first_seq") - 1, seq)
 
 
 def _events_before(start: Cursor) -> int:

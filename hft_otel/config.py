@@ -18,6 +18,7 @@ __all__ = [
     "DEVELOPMENT_ROUTING_RULES",
     "LATENCY",
     "PRODUCTION_ROUTING_RULES",
+    "AgentConfig",
     "BackendConfig",
     "ComponentConfig",
     "ConfigError",
@@ -28,6 +29,7 @@ __all__ = [
     "FileConfig",
     "InstrumentConfig",
     "JournalConfig",
+    "LanesConfig",
     "LogConfig",
     "OtlpConfig",
     "PrometheusConfig",
@@ -263,6 +265,26 @@ class StdlibConfig(Guarded):
 
 
 @dataclass(repr=False)
+class LanesConfig(Guarded):
+    """Where records wait for the agent; for `isolation: process`."""
+
+    folder: str | None = None
+    """None means: below /dev/shm where that is memory, else in the system's temporary folder."""
+
+
+@dataclass(repr=False)
+class AgentConfig(Guarded):
+    """The process that delivers for this one; for `isolation: process`."""
+
+    linger: Annotated[float, Meta(ge=0, le=86_400)] = 300.0
+    """Seconds that it may go on delivering after the trading process has ended."""
+    nice: Annotated[int, Meta(ge=0, le=19)] = 10
+    """How much it yields to other processes."""
+    cpus: list[Annotated[int, Meta(ge=0, le=100_000)]] = field(default_factory=list)
+    """CPUs that it may run on; empty means those of the trading process when that starts it."""
+
+
+@dataclass(repr=False)
 class ComponentConfig(Guarded):
     """What one component has of its own; see `LogConfig.for_component`."""
 
@@ -282,9 +304,12 @@ class LogConfig(Guarded):
     global_context: dict[str, Any] = field(default_factory=dict)
     min_level: Level = "DEBUG"
     """The lowest level of TEXT that loggers with this configuration take."""
-    isolation: str = "thread"
+    isolation: Annotated[str, OneOf(("thread", "process"))] | None = None
+    """Who delivers: a thread of this process, or a process beside it; None means `effective_isolation`."""
     components: dict[str, ComponentConfig] = field(default_factory=dict)
     journal: JournalConfig = field(default_factory=JournalConfig)
+    lanes: LanesConfig = field(default_factory=LanesConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
     redact: list[str] = field(default_factory=list)
     """Further key names whose values are secrets."""
     instruments: dict[str, InstrumentConfig] = field(default_factory=dict)
@@ -299,6 +324,11 @@ class LogConfig(Guarded):
 
     loader: ClassVar[ConfigLoader]
     """What reads files for the methods below: _yaml.py, which stands above this module and sets itself here."""
+
+    @property
+    def effective_isolation(self) -> str:
+        """What `isolation` says; where it says nothing, a thread in development and a process elsewhere."""
+        return self.isolation or ("thread" if self.environment in DEVELOPMENT_ENVIRONMENTS else "process")
 
     @classmethod
     def from_yaml(cls, yaml_file: str | PathLike[str]) -> LogConfig:

@@ -1,51 +1,38 @@
-"""The factory: from configuration to live objects; the only module that knows every class."""
+"""The factory: from configuration to loggers, and to whoever delivers for them."""
 
 from __future__ import annotations
 
 import copy
 import os
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ._canonical import canonical
-from ._validation import keeps_audit, takes, validate
+from ._validation import validate
 from ._yaml import with_environment  # its import also gives LogConfig what reads files
 from .bridge import Bridge
-from .config import (
-    BackendConfig,
-    ConfigError,
-    ConsoleConfig,
-    CustomConfig,
-    DatadogConfig,
-    ElasticsearchConfig,
-    FileConfig,
-    LogConfig,
-    OtlpConfig,
-    PrometheusConfig,
-    SlackConfig,
-    StdlibConfig,
-    WebhookConfig,
-)
-from .destinations.base import Destination
-from .destinations.foreign import load_class
-from .destinations.group import Group, ViaCollector
+from .building import Builder, make_router
+from .config import AgentConfig, ConfigError, LogConfig, StdlibConfig
 from .interfaces import HFTLoggerInterface, LogBackend
-from .lanes.intake import Drain, Intake, Pipeline, drain_by_default, process_intake
+from .lanes.intake import Drain, Intake, Pipeline, agent_intake, drain_by_default, process_intake
 from .lanes.journal import Journal
+from .lanes.shared import default_folder
 from .ledger import FlushReport
 from .lifecycle import at_end
 from .logger import HFTLogger
-from .notices import Notices, say
+from .notices import Notices, say, watching
 from .record import LogLevel, LogType
 from .redaction import Redactor
-from .router import BackendInfo, LogRouter, level_number
+from .router import LogRouter, level_number
 from .standard import call_site_level
 from .worker import Worker
 
-__all__ = ["LoggerFactory", "backend_infos"]
+__all__ = ["LoggerFactory"]
 
 
 class LoggerFactory:
@@ -91,55 +78,44 @@ class LoggerFactory:
     @staticmethod
     def _create_router(config: LogConfig, backends: Mapping[str, LogBackend]) -> LogRouter:
         """Return the router for the configuration's rules over live backends."""
-        infos = [info for info in backend_infos(config) if info.name in backends]
-        return LogRouter(config.routing_rules, backends, config.environment, infos)
-
-
-def backend_infos(config: LogConfig) -> list[BackendInfo]:
-    """Return what the route table needs to know of the enabled backends; builds none of them."""
-    infos: list[BackendInfo] = []
-    for name, backend in config.backends.items():
-        if backend.enabled:
-            infos.append(
-                BackendInfo(
-                    name,
-                    takes(backend),
-                    level_number(backend.min_level, LogLevel.DEBUG),
-                    keeps_audit(backend),
-                )
-            )
-    return infos
+        return make_router(config, backends)
 
 
 @dataclass(slots=True)
 class _Wired:
-    """One configuration, live."""
+    """One configuration, live, the intake that its records go to, and the process that this holds for."""
 
     config: LogConfig
+    intake: Intake
     pipeline: Pipeline
+    pid: int = field(default_factory=os.getpid)
 
 
 class _Process:
-    """What the loggers of this process share: pipelines by configuration, backends by type and options."""
+    """What the loggers of this process share: pipelines by configuration, backends by type and options, the agent.
+
+    Locks are taken in this order: this one, the intake's, the builder's. The first record of a forked child comes
+    with the intake's.
+    """
 
     def __init__(self) -> None:
         self._begin()
         os.register_at_fork(after_in_child=self._begin_child)
-        drain_by_default(self._start_drain)
+        drain_by_default(self._start_worker)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
         self._wired: dict[bytes, _Wired] = {}
-        self._built: dict[tuple[str, bytes], LogBackend] = {}
-        self._claims: dict[tuple[str, str], tuple[str, bytes]] = {}
-        self._forked = False
+        self._agent: AgentConfig | None = None
+        self._builder = Builder()
+        self._ends: list[Callable[[float], None]] = []
+        """What ends the drains of this process, each within a number of seconds."""
 
     def _begin_child(self) -> None:
         """Forget the parent's live backends; the configurations stay, to build the child's from."""
-        wired = self._wired
+        wired, agent = self._wired, self._agent
         self._begin()
-        self._wired = wired
-        self._forked = True
+        self._wired, self._agent = wired, agent
 
     def logger(self, name: str, config: LogConfig) -> HFTLogger:
         """Return a logger of the pipeline for this configuration, which is built at its first use."""
@@ -163,13 +139,8 @@ class _Process:
         if wired is None:
             for warning in validate(config):
                 say(f"warning: {warning}")
-            self._check_journal(config)
-            backends = self.backends(config)
-            router = LoggerFactory._create_router(config, backends)
-            journal = config.journal
-            intake = process_intake(journal.folder, journal.segment_kb * 1024, journal.spare_segments)
-            pipeline = intake.register(router, list(backends.values()), Redactor(config.redact))
-            wired = self._wired[key] = _Wired(config, pipeline)
+            self._check_shared(config)
+            wired = self._wired[key] = self._for_agent(config) or self._for_thread(config)
         return wired
 
     def _install_bridge(self, wired: _Wired, config: LogConfig) -> Bridge:
@@ -177,108 +148,124 @@ class _Process:
         bridge.install()
         return bridge
 
-    def _check_journal(self, config: LogConfig) -> None:
-        """Refuse a second journal: a process has one, which the first of its configurations names."""
-        asked = config.journal
-        first = next((wired.config.journal for wired in self._wired.values()), asked)
-        real = os.path.realpath
-        same_folder = first.folder == asked.folder or real(first.folder) == real(asked.folder)
-        for key in ("folder", "segment_kb", "spare_segments"):
-            kept, wanted = getattr(first, key), getattr(asked, key)
-            if kept != wanted and not (key == "folder" and same_folder):
-                cause = (
-                    f"this process keeps its journal with {key} {kept} already, and this asks for {wanted}"
-                )
-                cure = "give all configurations of a process the same journal"
-                raise ConfigError(cause, file=config.source, path=f"logging.journal.{key}", cure=cure)
+    def _check_shared(self, config: LogConfig) -> None:
+        """Refuse a second journal, or other lanes: a process has one, which the first of its configurations names."""
+        every = [wired.config for wired in self._wired.values()]
+        remote = [each for each in every if each.effective_isolation == "process"]
+        asks = config.effective_isolation == "process"
+        for part, first in (
+            ("journal", every[:1]),
+            ("lanes", remote[:1] if asks else []),
+            ("agent", remote[:1] if asks else []),
+        ):
+            for kept_part in (getattr(each, part) for each in first):
+                for key, kept in vars(kept_part).items():
+                    wanted = getattr(getattr(config, part), key)
+                    if kept != wanted and not (key == "folder" and _same_folder(kept, wanted)):
+                        cause = f"this process has its {part} with {key} {kept} already, and this asks for {wanted}"
+                        cure = f"give all configurations of a process the same {part}"
+                        raise ConfigError(cause, file=config.source, path=f"logging.{part}.{key}", cure=cure)
 
     def backends(self, config: LogConfig) -> dict[str, LogBackend]:
         """Return the enabled backends, each shared with every configuration that asks for the same."""
-        with self._lock:
-            before = dict(self._built), dict(self._claims)
-            try:
-                return self._live(config)
-            except BaseException:
-                self._built, self._claims = (
-                    before  # a configuration that cannot be used must claim no file or port
-                )
-                raise
+        return self._builder.backends(config)
 
-    def _live(self, config: LogConfig) -> dict[str, LogBackend]:
-        enabled = {name: backend for name, backend in config.backends.items() if backend.enabled}
-        otlp = {
-            name: part for name, part in enabled.items() if isinstance(part, OtlpConfig) and part.via == "sdk"
-        }
-        live: dict[str, LogBackend] = {name: self._shared(name, part, config) for name, part in otlp.items()}
-        group = next((backend for backend in live.values() if isinstance(backend, Group)), None)
-        for name, backend in enabled.items():
-            if getattr(backend, "via", "sdk") == "collector":
-                if group is None:
-                    cause = f"{config.source or 'config'}: logging.backends.{name}: via: collector needs the otlp backend"
-                    raise ConfigError(f"{cause}; add `otlp: {{enabled: true}}` under backends")
-                live[name] = ViaCollector(name, group, takes(backend))
-            elif name not in live:
-                live[name] = self._shared(name, backend, config)
-        return {name: live[name] for name in enabled}
+    # -- a thread of this process delivers --
 
-    def _shared(self, name: str, backend: BackendConfig, config: LogConfig) -> LogBackend:
-        options = canonical(replace(backend, enabled=True))
-        belongs = {"environment": config.environment, **config.global_context}  # see _resource
-        resource = canonical(belongs) if isinstance(backend, (OtlpConfig, CustomConfig)) else b""
-        if isinstance(backend, (PrometheusConfig, OtlpConfig, CustomConfig)):
-            resource += canonical(list(config.instruments.items()))  # in their order, which counts
-        key = (type(backend).__name__, options + resource)
-        self._claim(name, backend, key, config)
-        if key not in self._built:
-            self._built[key] = _build(name, backend, config)
-        return self._built[key]
+    def _for_thread(self, config: LogConfig) -> _Wired:
+        journal = config.journal
+        backends = self.backends(config)
+        intake = process_intake(journal.folder, journal.segment_kb * 1024, journal.spare_segments)
+        router = make_router(config, backends)
+        pipeline = intake.register(router, list(backends.values()), Redactor(config.redact))
+        return _Wired(config, intake, pipeline)
 
-    def _claim(self, name: str, backend: BackendConfig, key: tuple[str, bytes], config: LogConfig) -> None:
-        """Refuse the same file or port with other options: two writers would tear each other's output."""
-        if isinstance(backend, FileConfig):
-            claim = ("file_path", os.path.realpath(backend.file_path))
-        elif isinstance(backend, PrometheusConfig) and backend.scrape and backend.port:
-            claim = ("port", f"{backend.host}:{backend.port}")
-        else:
-            return
-        if self._claims.setdefault(claim, key) != key:
-            where = f"{config.source or 'config'}: logging.backends.{name}.config.{claim[0]}"
-            raise ConfigError(
-                f"{where}: {claim[1]} is in use by another backend with other options; "
-                f"give both the same options or another {claim[0]}"
-            )
-
-    def _start_drain(self, intake: Intake) -> Drain:
-        """Start the worker of this process; in a forked child, over backends of its own."""
-        if self._forked:
-            self._forked = False
-            for wired in self._wired.values():
+    def _start_worker(self, intake: Intake) -> Drain:
+        """Start a worker in this process, over live backends of this process."""
+        for wired in list(self._wired.values()):
+            if wired.intake is intake and (wired.pid != os.getpid() or intake.lanes is not None):
                 backends = self.backends(wired.config)
-                router = LoggerFactory._create_router(wired.config, backends)
+                router = make_router(wired.config, backends)
                 pipeline = wired.pipeline._replace(router=router, backends=tuple(backends.values()))
                 intake.pipelines[pipeline.number] = wired.pipeline = pipeline
+                wired.pid = os.getpid()
         worker = Worker(intake)
         for pipeline in intake.pipelines:
             worker.add(pipeline)
         worker.start()
-        journal = intake.journal
-        notices = Notices(
-            worker.report,
-            lambda: list(worker.outboxes.values()),
-            lambda: journal.problem,
-            lambda: worker.problem,
-        )
+        notices = watching(worker, lambda: intake.journal.problem)
         notices.start()
-        at_end(partial(self._end, worker, notices, journal))
+        self._at_end(partial(self._end_worker, worker, notices, intake.journal), first=True)
         return worker
 
-    def _end(self, worker: Worker, notices: Notices, journal: Journal) -> None:
-        timeout = max((wired.config.exit_timeout for wired in self._wired.values()), default=2.0)
+    def _end_worker(self, worker: Worker, notices: Notices, journal: Journal, timeout: float) -> None:
         notices.stop()  # first: the last words below say it all, once
         report = worker.stop(timeout)
         if not report.complete or any("shutdown" in sums.dropped for sums in report.destinations):
             why = journal.problem or "its folder could not be written for a while"
             say(_last_words(report, timeout, why if journal.in_memory else ""))
+
+    # -- an agent beside this process delivers --
+
+    def _for_agent(self, config: LogConfig) -> _Wired | None:
+        """Wire the configuration to the agent; None where a thread is to deliver, after one line that says why."""
+        if config.effective_isolation != "process":
+            return None
+        from .agent.remote import AgentRouter, obstacle
+
+        why = obstacle(config)
+        if not why:
+            self._builder.check(config)
+            journal = config.journal
+            folder = Path(config.lanes.folder) if config.lanes.folder else default_folder()
+            intake = agent_intake(journal.folder, journal.segment_kb * 1024, journal.spare_segments, folder)
+            if intake.lanes is not None and not intake.shared:
+                why = intake.lanes.problem
+                intake.journal.close(settled=True)
+        if why:
+            say(f"no agent for this configuration, since {why}; a thread of this process delivers")
+            return None
+        self._agent = self._agent or config.agent
+        intake.start_drain = self._start_keeper
+        router = AgentRouter(config)
+        pipeline = intake.register(router, list(router.backends.values()), Redactor(config.redact))
+        return _Wired(config, intake, pipeline)
+
+    def _start_keeper(self, intake: Intake) -> Drain:
+        """Start the agent of this process and what looks after it; in a child without lanes, a worker."""
+        from .agent.keeper import Keeper
+        from .agent.service import Service
+
+        if intake.lanes is None or not intake.shared:
+            say(f"no agent, since {intake.lanes and intake.lanes.problem}; a thread of this process delivers")
+            return self._start_worker(intake)
+        lanes, builder = intake.lanes, self._builder
+
+        def take_over() -> Service:
+            service = Service.open(str(lanes.stream_folder), str(intake.journal.stream_folder), builder)
+            service.intake.ask = intake.publish
+            return service
+
+        keeper = Keeper(intake, self._agent or AgentConfig(), take_over)
+        for pipeline in intake.pipelines:
+            keeper.add(pipeline)
+        keeper.start()
+        self._at_end(keeper.end)
+        return keeper
+
+    # -- the end --
+
+    def _at_end(self, end: Callable[[float], None], *, first: bool = False) -> None:
+        """Call it at the end; first those who have nobody that goes on after us."""
+        self._ends.insert(0 if first else len(self._ends), end)
+        at_end(self._end)
+
+    def _end(self) -> None:
+        timeout = max((wired.config.exit_timeout for wired in list(self._wired.values())), default=2.0)
+        deadline, left = time.monotonic() + timeout, timeout
+        while self._ends:
+            self._ends.pop(0)(left)
+            left = max(deadline - time.monotonic(), 0.0)
 
 
 def _logger(name: str, wired: _Wired) -> HFTLogger:
@@ -286,6 +273,7 @@ def _logger(name: str, wired: _Wired) -> HFTLogger:
     logger = HFTLogger(
         name,
         pipeline=wired.pipeline,
+        intake=wired.intake,
         context=config.global_context,
         level=level_number(config.min_level, LogLevel.DEBUG),
         call_site=call_site_level(config.call_site),
@@ -294,73 +282,8 @@ def _logger(name: str, wired: _Wired) -> HFTLogger:
     return logger
 
 
-def _build(name: str, backend: BackendConfig, config: LogConfig) -> LogBackend:
-    """Return a new backend; imports its module only now, since exporters are slow to import."""
-    built = _build_destination(name, backend, config)
-    for destination in built.parts if isinstance(built, Group) else (built,):
-        if isinstance(destination, Destination):
-            destination.name = destination.name or name
-            destination.min_level = LogLevel(level_number(backend.min_level, LogLevel.DEBUG))
-    return built
-
-
-def _build_destination(name: str, backend: BackendConfig, config: LogConfig) -> LogBackend:  # noqa: PLR0911  (one return per kind)
-    if isinstance(backend, ConsoleConfig):
-        from .destinations.console import ConsoleBackend
-
-        return ConsoleBackend(backend)
-    if isinstance(backend, FileConfig):
-        from .destinations.file import FileBackend
-
-        return FileBackend(backend)
-    if isinstance(backend, SlackConfig):
-        from .destinations.slack import SlackBackend
-
-        return SlackBackend(backend)
-    if isinstance(backend, WebhookConfig):
-        from .destinations.webhook import WebhookBackend
-
-        return WebhookBackend(backend)
-    if isinstance(backend, PrometheusConfig):
-        from .destinations.prometheus import PrometheusBackend
-
-        return PrometheusBackend(backend, _resource(config), config.instruments)
-    if isinstance(backend, OtlpConfig):
-        from .destinations.otlp import otlp_destinations
-
-        return Group(name, otlp_destinations(backend, _resource(config), name, config.instruments))
-    if isinstance(backend, CustomConfig):
-        return _build_custom(name, backend, config)
-    kinds = (DatadogConfig, ElasticsearchConfig)
-    hint = "; set `via: collector`" if isinstance(backend, kinds) else ""
-    raise ConfigError(
-        f"{config.source or 'config'}: logging.backends.{name}: no destination for this backend{hint}"
-    )
-
-
-def _build_custom(name: str, backend: CustomConfig, config: LogConfig) -> LogBackend:
-    """Return the user's own: a LogBackend, or any exporter of OpenTelemetry."""
-    from .destinations.exporters import destination_for
-    from .destinations.foreign import as_destination, build_custom
-    from .otel.sdk import LogRecordExporter, MetricExporter, SpanExporter
-
-    exporters = (LogRecordExporter, MetricExporter, SpanExporter)
-    found = load_class(backend.class_path, (LogBackend, *exporters))
-    if issubclass(found, exporters):
-        return destination_for(
-            found,
-            name,
-            resource=_resource(config),
-            config=backend.config,
-            instruments=config.instruments,
-        )
-    return as_destination(build_custom(backend.class_path, backend.config), name)
-
-
-def _resource(config: LogConfig) -> Any:
-    from .otel.sdk import make_resource
-
-    return make_resource({"deployment.environment.name": config.environment, **config.global_context})
+def _same_folder(one: str | None, other: str | None) -> bool:
+    return one is not None and other is not None and os.path.realpath(one) == os.path.realpath(other)
 
 
 def _copied(config: LogConfig) -> LogConfig:

@@ -17,8 +17,9 @@ from typing import NamedTuple, TextIO
 
 from .ledger import FlushReport
 from .outbox import Outbox
+from .worker import Worker
 
-__all__ = ["Notices", "say"]
+__all__ = ["Notices", "say", "watching"]
 
 _PERIOD = 1.0
 _REPEAT = 30.0
@@ -147,6 +148,12 @@ class Notices:
             del self._troubles[key]
             if trouble.said:
                 self._out(lines.ends)
+
+
+def watching(worker: Worker, journal_problem: Callable[[], str]) -> Notices:
+    """Return what watches a worker, its destinations and the journal that it reads; not started yet."""
+    outboxes = worker.outboxes
+    return Notices(worker.report, lambda: list(outboxes.values()), journal_problem, lambda: worker.problem)
 
 
 def _losses(report: FlushReport) -> Counter[tuple[str, str]]:

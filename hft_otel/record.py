@@ -79,7 +79,7 @@ class LogRecord:
     `timestamp` is in seconds since the epoch, `time_ns` the same instant in nanoseconds. `context` holds the merged
     context (global < bound < scoped < call). METRIC records carry `metric_name`, `metric_value` and `metric_tags`;
     a latency is in milliseconds, as the caller gave it. `audit_id` is unique per audit event and repeats only when
-    the same event is delivered again.
+    the same event is delivered again; so is `uid` per TEXT record, where an agent delivers.
     """
 
     timestamp: float
@@ -101,6 +101,7 @@ class LogRecord:
     audit_id: str | None = None
     via_collector: tuple[str, ...] = ()
     """Names of the backends behind the Collector that want this record."""
+    uid: str | None = None
 
     def __post_init__(self) -> None:
         if not self.time_ns:

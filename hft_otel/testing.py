@@ -315,9 +315,7 @@ class _Reader(Drain):
                 done = cursor.step()
                 if done is None:
                     return
-                done.zero(done.size)
-                done.next = None
-                room.supply.append(done)
+                room.release(done)
 
     def flush(self, timeout: float) -> FlushReport:
         """Read all that is there, and say that it was delivered."""

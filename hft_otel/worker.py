@@ -1,4 +1,4 @@
-"""The worker: drain, decode, redact, route, hand over, account. Here it is a thread of the trading process.
+"""The worker: drain, decode, redact, route, hand over, account; in a thread of the trading process, or in its agent.
 
 It works in slices of about half a millisecond and sleeps between them, so that the caller's thread never waits long
 for the GIL. It waits for a destination only while that destination makes progress; otherwise the record is dropped
@@ -12,20 +12,22 @@ import heapq
 import operator
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 from queue import Empty, SimpleQueue
 
 from .audit_feed import AuditReader
+from .lane_feed import LaneReader, SharedLaneReader, oldest_unread, with_drops
 from .lanes.intake import Intake, Pipeline
-from .lanes.journal import Stream
+from .lanes.remote import RemoteIntake
+from .lanes.remote_room import RemoteRoom
 from .lanes.room import Cursor, Room
 from .lanes.segment import Segment
 from .ledger import DestinationSums, FlushReport, LaneSums, observations
 from .outbox import FlushTicket, Outbox
 from .record import LogRecord, LogType
+from .recovery import Recovery
 from .routes import Routes
 from .unpack import Unpacker
 
@@ -40,66 +42,40 @@ _OPENING = 5.0
 _SLOWEST = 3000.0
 """Records per second; a destination that takes fewer is waited for at that rate, so that the others keep theirs."""
 
-_Read = tuple[int, LogRecord, "_Lane"]
-"""What a lane yields: the pipeline's number, the record, and the lane that it counts in."""
-
-
-class _Lane:
-    """A room with its reader's place and its sums; not for audit, which has its own reader."""
-
-    def __init__(
-        self, room: Room, log_type: LogType, decode: Callable[[bytes], tuple[int, LogRecord]]
-    ) -> None:
-        self.room = room
-        self.cursor = Cursor(room.first)
-        self.decode = decode
-        self.sums = LaneSums(room.name, log_type.value)
-
-    def read(self) -> list[_Read]:
-        """Return the next records, and give segments that are done back to the room, zeroed."""
-        bodies = self.cursor.read(_SLICE)
-        while not bodies and (done := self.cursor.step()) is not None:
-            done.zero(done.size)
-            done.next = None
-            self.room.supply.appendleft(done)  # the next one used, since it is still in the caches
-            bodies = self.cursor.read(_SLICE)
-        records: list[_Read] = []
-        for body in bodies:
-            try:
-                records.append((*self.decode(body), self))
-            except Exception:  # noqa: BLE001  (one bad record must not stop the drain)
-                self.drop("unreadable")
-        return records
-
-    def drop(self, reason: str) -> None:
-        """Count a record that was read and goes nowhere."""
-        self.sums.dropped[reason] = self.sums.dropped.get(reason, 0) + 1
+Positions = tuple[tuple[int, int], ...]
+"""How far each room is written; in the order of Intake.rooms."""
 
 
 class Worker:
     """The drain of one process (see lanes.intake.Drain): one thread here, and one per destination."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake | RemoteIntake) -> None:
         self._intake = intake
         self.problem = ""
         """What went wrong last in the worker itself; empty unless there is a bug."""
         self._routes = Routes(self.observe)
         unpacker = Unpacker(lambda number: self._routes.pipelines[number].redactor)
         self._unpacker = unpacker
-        self._high = _Lane(intake.high, LogType.TEXT, unpacker.text)
-        self._metric = _Lane(intake.metric, LogType.METRIC, unpacker.metric)
-        self._low = _Lane(intake.low, LogType.TEXT, unpacker.text)
+        self._shared = isinstance(intake, RemoteIntake)
+        self._high = self._lane(intake.high, LogType.TEXT, unpacker.text)
+        self._metric = self._lane(intake.metric, LogType.METRIC, unpacker.metric)
+        self._low = self._lane(intake.low, LogType.TEXT, unpacker.text)
         self._lanes = (self._high, self._metric, self._low)
         self._audits = AuditReader(
-            "audit", intake.journal.stream, Cursor(intake.audit.first), 0, self._decode_audit, self._retire
+            "audit",
+            intake.journal.stream,
+            Cursor(intake.audit.first, intake.audit_start[0]),
+            intake.audit_start[1],
+            self._decode_audit,
+            self._retire,
+            self._knows_all,
         )
-        self._recovered: list[tuple[Stream, AuditReader]] = []
-        self.recovered_sums: list[LaneSums] = []
+        self._recovered = Recovery(self._routes)
         self._requests: list[tuple[FlushTicket, tuple[tuple[int, int], ...]]] = []
         self._lock = threading.Lock()
         # No Event: a signal handler that logs or flushes may have interrupted this very thread in `Event.set`.
         self._wake: SimpleQueue[None] = SimpleQueue()
-        self._stopping = False
+        self._stopping = self._handing_over = False
         self._reported_drops = 0
         self._thread = threading.Thread(target=self._run, name="hft-otel-worker", daemon=True)
 
@@ -117,15 +93,23 @@ class Worker:
         with self._lock:
             self._audits.add(self._routes.add(pipeline))
             if len(self._routes.pipelines) == 1:
-                self._recover(pipeline)
+                self._recovered.add_journals(self._intake.journal.abandoned(), pipeline)
+
+    def adopt(self, intake: RemoteIntake) -> None:
+        """Deliver also what a dead process left in its lanes; its records follow the first pipeline's rules."""
+        with self._lock:
+            self._recovered.adopt(intake, next(iter(self._routes.pipelines.values())))
 
     def wake(self) -> None:
         """Look at the rooms soon."""
         self._wake.put(None)
 
-    def flush(self, timeout: float) -> FlushReport:
-        """Wait until all that was emitted before the call is delivered, at most `timeout` seconds."""
-        ticket = self._request_flush(timeout)
+    def flush(self, timeout: float, positions: Positions | None = None) -> FlushReport:
+        """Wait until all that was emitted before the call is delivered, at most `timeout` seconds.
+
+        `positions` of all rooms say where that ends, if not where they are now.
+        """
+        ticket = self._request_flush(timeout, positions)
         while self._waits(ticket):
             time.sleep(0.001)  # no lock: a signal handler may be what waits here
         return self._answer(ticket)
@@ -154,13 +138,33 @@ class Worker:
             not self._thread.is_alive()
         ):  # else it is stuck in a router of the user's, and the next start sees to audits
             self._audits.turn()
-            self._turn_recovered()
+            self._recovered.turn()
+            self._settle_delivered()
         report = self.report(complete=True)
         report.complete = not report.pending
         self._intake.journal.close(settled=self._audits.settled)
-        for stream, reader in self._recovered:
-            stream.close(settled=reader.settled)
+        self._recovered.close()
         return report
+
+    @property
+    def settled(self) -> bool:
+        """Say whether all that was written is settled everywhere; for a reader of what a dead process left."""
+        lanes = [lane for lane in self._lanes if isinstance(lane, SharedLaneReader)]
+        with self._lock:
+            all_read = self._audits.settled and not self._recovered and all(lane.settled for lane in lanes)
+            return all_read and not self._handing_over
+
+    @property
+    def lag(self) -> float:
+        """The age of the oldest record that is not read yet, in seconds; 0 where all is read."""
+        if not self._lock.acquire(timeout=0.2):
+            return 0.0
+        try:
+            cursors = [lane.cursor for lane in self._lanes] + [self._audits.cursor]
+            oldest = [written for cursor in cursors if (written := oldest_unread(cursor)) is not None]
+        finally:
+            self._lock.release()
+        return max((time.time_ns() - min(oldest)) / 1e9, 0.0) if oldest else 0.0
 
     def report(self, *, complete: bool = True) -> FlushReport:
         """Return both sums as they stand."""
@@ -178,6 +182,17 @@ class Worker:
     def observe(self) -> Iterator[tuple[str, float, Mapping[str, str]]]:
         """Yield the counters as measurements of ledger.SELF_METRICS."""
         yield from observations(self.report())
+
+    def _lane(
+        self, room: Room | RemoteRoom, log_type: LogType, decode: Callable[[bytes], tuple[int, LogRecord]]
+    ) -> LaneReader:
+        if isinstance(room, RemoteRoom):
+            return SharedLaneReader(room, log_type, decode, self._knows_all, self._intake.journal.stream)
+        return LaneReader(room, log_type, decode)
+
+    def _knows_all(self) -> bool:
+        """Say whether every pipeline is known that a record may be of."""
+        return self._intake.announced <= len(self._routes.pipelines)
 
     # -- the worker's thread --
 
@@ -200,7 +215,12 @@ class Worker:
     def _round(self) -> int:
         with self._lock:
             moved, batches = self._turn()
+            self._handing_over = True
         self._hand_over(batches)
+        with self._lock:
+            if self._shared or self._recovered:
+                self._settle()
+            self._handing_over = False
         self._start_flushes()
         return moved
 
@@ -212,13 +232,17 @@ class Worker:
 
     def _turn(self) -> tuple[int, dict[Outbox, list[LogRecord]]]:
         """Move one slice out of every room; return how many records moved, and those for each outbox."""
+        if self._shared and self._stopping:  # what is not read by now is for whoever reads next
+            return 0, {}
         journal = self._intake.journal
         if len(journal.supply) < journal.spare:
             journal.replenish()
-        moved = self._audits.turn() + self._turn_recovered()
-        high, metrics, low = (lane.read() for lane in self._lanes)
+        moved = self._audits.turn() + self._recovered.turn()
+        found = [(lane.log_type, lane.read()) for lane in chain(self._lanes, self._recovered.lanes)]
+        texts = [read for log_type, read in found if read and log_type is LogType.TEXT]
         # merged by time, yet each room's own order stays, also where the clock has stepped back
-        text = heapq.merge(high, low, key=lambda item: item[1].time_ns) if high and low else high or low
+        text = heapq.merge(*texts, key=lambda item: item[1].time_ns) if len(texts) > 1 else chain(*texts)
+        metrics = chain(*(read for log_type, read in found if log_type is LogType.METRIC))
         batches: dict[Outbox, list[LogRecord]] = {}
         for number, record, lane in chain(text, metrics):
             try:
@@ -232,7 +256,7 @@ class Worker:
                 lane.sums.unrouted += 1
             for outbox in outboxes:
                 batches.setdefault(outbox, []).append(record)
-        return moved + len(high) + len(metrics) + len(low), batches
+        return moved + sum(len(read) for _, read in found), batches
 
     def _hand_over(self, batches: Mapping[Outbox, list[LogRecord]]) -> None:
         """Queue a batch for each; then wait for those that are full as long as that is bearable, and drop for them alone."""
@@ -259,52 +283,38 @@ class Worker:
         """Say whether to wait: it moves, it has not been waited for too long, and callers have space meanwhile."""
         still = time.monotonic() - outbox.last_progress
         moves = still < _OPENING if outbox.opening else outbox.credit > 0 and still < _PATIENCE
-        return moves and all(lane.room.has_space for lane in self._lanes) and not self._stopping
+        return moves and all(lane.has_space for lane in self._lanes) and not self._stopping
 
     def _decode_audit(self, body: bytes, audit_id: str) -> tuple[LogRecord, tuple[Outbox, ...]]:
         number, record = self._unpacker.audit(body, audit_id)
         outboxes, record.via_collector = self._routes.find_for_audit(number, record)
         return record, outboxes
 
-    # -- the journal --
+    # -- giving back --
 
-    def _recover(self, pipeline: Pipeline) -> None:
-        """Read what dead processes left in the journal's folder; their events follow this pipeline's rules."""
+    def _settle(self) -> None:
+        """Give back what every destination has settled."""
+        outboxes = self.outboxes.values()
+        for lane in self._lanes:
+            if isinstance(lane, SharedLaneReader):
+                lane.settle(outboxes)
+        self._recovered.settle(outboxes)
 
-        def decode(body: bytes, audit_id: str) -> tuple[LogRecord, tuple[Outbox, ...]]:
-            _, record = self._unpacker.audit(body, audit_id)
-            outboxes, record.via_collector = self._routes.find_for_audit(pipeline.number, record)
-            return record, outboxes
-
-        for stream in self._intake.journal.abandoned():
-            if not stream.segments:
-                stream.close(settled=True)
-                continue
-            offset, seq = stream.start
-            start = Cursor(stream.segments[0], offset)
-            reader = AuditReader("recovered", stream.name, start, seq, decode, stream.retire)
-            reader.add(self.outboxes.values())
-            self._recovered.append((stream, reader))
-            self.recovered_sums.append(reader.sums)
-
-    def _turn_recovered(self) -> int:
-        moved = 0
-        for stream, reader in list(self._recovered):
-            moved += reader.turn()
-            if reader.settled:
-                stream.close(settled=True)
-                self._recovered.remove((stream, reader))
-        return moved
+    def _settle_delivered(self) -> None:
+        """Do so at the end; but what was given up for lack of time is left to a successor."""
+        if not any(outbox.tallies.dropped[LogType.TEXT, "shutdown"] for outbox in self.outboxes.values()):
+            self._settle()
 
     def _retire(self, segment: Segment) -> None:
         self._intake.journal.retire(segment)
 
     # -- flushes and sums --
 
-    def _request_flush(self, timeout: float) -> FlushTicket:
+    def _request_flush(self, timeout: float, positions: Positions | None = None) -> FlushTicket:
         ticket = FlushTicket(time.monotonic() + timeout, self._reported_drops)
         if not self._stopping:
-            self._requests.append((ticket, tuple(room.position for room in self._intake.rooms)))
+            positions = positions or tuple(room.position for room in self._intake.rooms)
+            self._requests.append((ticket, positions))
             self._wake.put(None)
         return ticket
 
@@ -335,27 +345,12 @@ class Worker:
 
     def _lane_sums(self) -> Iterator[LaneSums]:
         """Yield the sums of every lane, the caller's drops and what is unread included."""
-        for room, sums, unread in (
-            (self._intake.audit, self._audits.sums, self._audits.pending),
-            *((lane.room, lane.sums, lane.cursor.unread) for lane in self._lanes),
-        ):
-            dropped = dict(sums.dropped)
-            for reason, tally in room.drops.copy().items():
-                dropped[reason] = dropped.get(reason, 0) + tally.value
-            yield LaneSums(sums.lane, sums.type, sums.routed, sums.unrouted, dropped, unread())
-        if self.recovered_sums:
-            yield self._recovered_total()
-
-    def _recovered_total(self) -> LaneSums:
-        total = LaneSums("recovered", LogType.AUDIT.value)
-        reasons: Counter[str] = Counter()
-        for sums in self.recovered_sums:
-            total.routed += sums.routed
-            total.unrouted += sums.unrouted
-            reasons.update(sums.dropped)
-        total.dropped = dict(reasons)
-        total.pending = sum(reader.pending() for _, reader in self._recovered)
-        return total
+        audits = self._audits.total()
+        audits.dropped = with_drops(audits.dropped, self._intake.audit)
+        yield audits
+        for lane in self._lanes:
+            yield lane.total()
+        yield from self._recovered.totals()
 
 
 def _destination_sums(outbox: Outbox) -> Iterator[DestinationSums]:

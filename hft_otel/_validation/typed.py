@@ -8,10 +8,12 @@ from typing import Any
 
 from ..config import (
     BACKEND_KINDS,
+    AgentConfig,
     BackendConfig,
     ComponentConfig,
     CustomConfig,
     JournalConfig,
+    LanesConfig,
     LogConfig,
     StdlibConfig,
 )
@@ -20,7 +22,15 @@ from .place import Place
 from .rules import build_rules
 from .values import COMMON, as_read, build, convert, hints_of, literal, mapping_at
 
-__all__ = ["backend_mapping", "build_backend", "build_config", "config_mapping", "typed_backend"]
+__all__ = ["GROUPS", "backend_mapping", "build_backend", "build_config", "config_mapping", "typed_backend"]
+
+GROUPS: dict[str, type[Any]] = {
+    "journal": JournalConfig,
+    "lanes": LanesConfig,
+    "agent": AgentConfig,
+    "stdlib": StdlibConfig,
+}
+"""The keys of a configuration that have keys of their own below them, always the same ones."""
 
 
 def build_backend(
@@ -103,12 +113,12 @@ def config_mapping(config: LogConfig) -> dict[str, Any]:
     mapping = {entry.name: getattr(config, entry.name) for entry in fields(config)}
     del mapping["source"]
     mapping["backends"] = {name: backend_mapping(name, backend) for name, backend in config.backends.items()}
-    mapping["journal"] = vars(config.journal).copy()
+    for name in GROUPS:
+        mapping[name] = vars(mapping[name]).copy()
     mapping["instruments"] = {
         name: {key: value for key, value in vars(instrument).items() if value}
         for name, instrument in config.instruments.items()
     }
-    mapping["stdlib"] = vars(config.stdlib).copy()
     mapping["components"] = {
         name: {key: value for key, value in vars(component).items() if value}
         for name, component in config.components.items()
@@ -122,9 +132,8 @@ def build_config(data: Mapping[str, Any], place: Place) -> LogConfig:
     backends = mapping_at(options.pop("backends", None), place / "backends")
     rules = options.pop("routing_rules", None)
     components = mapping_at(options.pop("components", None), place / "components")
-    journal = mapping_at(options.pop("journal", None), place / "journal")
+    groups = {name: mapping_at(options.pop(name, None), place / name) for name in GROUPS}
     instruments = options.pop("instruments", None)
-    stdlib = mapping_at(options.pop("stdlib", None), place / "stdlib")
     for key in hints_of(LogConfig):
         if options.get(key, key) is None:  # a key without a value leaves the default
             del options[key]
@@ -133,9 +142,9 @@ def build_config(data: Mapping[str, Any], place: Place) -> LogConfig:
         name: build_backend(name, value, place / "backends" / name) for name, value in backends.items()
     }
     config.routing_rules = build_rules(rules, place / "routing_rules")
-    config.journal = build(JournalConfig, journal, place / "journal")
+    for name, kind in GROUPS.items():
+        setattr(config, name, build(kind, groups[name], place / name))
     config.instruments = build_instruments(instruments, place / "instruments")
-    config.stdlib = build(StdlibConfig, stdlib, place / "stdlib")
     config.components = {
         name: _build_component(value, place / "components" / name) for name, value in components.items()
     }

@@ -27,7 +27,7 @@ from .components import with_component
 from .instruments import check_instruments, idle_instruments
 from .place import Place, quoted
 from .rules import check_rules, targets
-from .typed import typed_backend
+from .typed import GROUPS, typed_backend
 from .values import check_fields, mapping_at
 
 __all__ = ["OF_SIGNAL", "check", "keeps_audit", "takes", "validate"]
@@ -69,15 +69,12 @@ def validate(config: LogConfig) -> list[str]:
 
 def check(config: LogConfig, place: Place) -> list[str]:
     """Do `validate`, with the places of a file that was just read."""
-    parts = ("backends", "components", "instruments", "journal", "routing_rules", "stdlib")
-    check_fields(config, place, skip=parts)
+    check_fields(config, place, skip=("backends", "components", "instruments", "routing_rules", *GROUPS))
     if not config.environment.strip():
         raise (place / "environment").error("is empty", "name the environment, such as dev or prod")
-    if config.isolation != "thread":
-        raise _isolation(config.isolation, place / "isolation")
-    check_fields(config.journal, place / "journal")
+    for name in GROUPS:
+        check_fields(getattr(config, name), place / name)
     check_instruments(config.instruments, place / "instruments")
-    check_fields(config.stdlib, place / "stdlib")
     config = replace(config, backends=_check_backends(config, place / "backends"))
     check_rules(config.routing_rules, config.backends, place / "routing_rules")
     for name, component in config.components.items():
@@ -89,14 +86,6 @@ def check(config: LogConfig, place: Place) -> list[str]:
         check_rules(view.routing_rules, view.backends, rules / "routing_rules")
     idle = (*_idle_rules(config), *_idle_backends(config), *idle_instruments(config))
     return [*idle, *_lost_audit(config)]
-
-
-def _isolation(value: str, place: Place) -> Exception:
-    if value == "process":
-        return place.error(
-            "process is not available in this version", "write isolation: thread, or leave the key out"
-        )
-    return place.unknown("value", value, ("thread",))
 
 
 def _check_backends(config: LogConfig, place: Place) -> dict[str, BackendConfig]:

@@ -38,6 +38,7 @@ def app() -> None:
     hft-otel check config/logging.yaml     is it valid, what does it mean, what goes where
     hft-otel explain config/logging.yaml --type TEXT --level ERROR --logger parser.mexc
     hft-otel collector render config/logging.yaml      the Collector's configuration, from the same file
+    hft-otel status --watch                what the agents of running trading processes do
 
     Exit status: 0 fine, 1 the command found something wrong, 2 wrong usage or configuration.
     """
@@ -148,3 +149,19 @@ def demo(
     from .demo import Options, run
 
     raise SystemExit(run(Options(messages, rate, seconds, config, seed, collector)))
+
+
+@app.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--folder", type=click.Path(path_type=Path), help="Where the lanes are; by default as in FILE.")
+@click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON: a list with an object per process.")
+def status(file: Path | None, folder: Path | None, watch: bool, as_json: bool) -> None:
+    """Show the agents of the trading processes with `isolation: process` on this machine, FILE's or the default's.
+
+    Per process: rates, how full its lanes are, lag, what waits, what was dropped. Exit status 1 where an agent is
+    missing or silent, a destination has a problem, or something was dropped.
+    """
+    from .status import run
+
+    raise SystemExit(run(file, folder, watch=watch, as_json=as_json))

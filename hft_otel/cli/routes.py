@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from .._validation import Place, with_component
+from ..building import backend_infos
 from ..config import LogConfig
-from ..factory import backend_infos
 from ..record import LogLevel, LogRecord, LogType
 from ..router import RouteTable
 

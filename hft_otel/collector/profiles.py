@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..building import backend_infos
 from ..config import BackendConfig, ConfigError, ConsoleConfig, FileConfig, LogConfig, OtlpConfig
-from ..factory import backend_infos
 from ..record import LogType
 from ..router import RouteTable
 from .backends import KINDS, Built, Exporter, component_name

@@ -155,6 +155,8 @@ def _line(record: LogRecord) -> _Line:
         if kind is LogType.AUDIT:
             line.event_name = f"audit.{record.message}"
             attributes = context_of(record)
+        elif record.uid:
+            attributes = {**attributes, "log.record.uid": record.uid}
     exception = record.exception
     if exception is not None:
         named = ("exception.type", "exception.message", "exception.stacktrace")

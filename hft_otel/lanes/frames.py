@@ -145,4 +145,4 @@ def seal_audit(body: bytes) -> bytes:
 def unseal_audit(sealed: bytes) -> bytes | None:
     """Return the audit body if its CRC-32 holds, else None."""
     body = sealed[:-4]
-    return body if crc32(body) == int.from_bytes(sealed[-4:], "little") else None
+    return body if body and crc32(body) == int.from_bytes(sealed[-4:], "little") else None

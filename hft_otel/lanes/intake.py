@@ -15,11 +15,22 @@ from ..interfaces import LogBackend
 from ..ledger import FlushReport
 from ..record import LogRecord, LogType
 from ..redaction import Redactor
+from .control import RoomPage
 from .journal import Journal
-from .room import Room
-from .segment import Segment
+from .room import Room, Supply
+from .segment import HEADER_SIZE, Segment
+from .shared import SharedLanes, Sizes
 
-__all__ = ["Drain", "Intake", "Pipeline", "Router", "Sizes", "drain_by_default", "process_intake"]
+__all__ = [
+    "Drain",
+    "Intake",
+    "Pipeline",
+    "Router",
+    "Sizes",
+    "agent_intake",
+    "drain_by_default",
+    "process_intake",
+]
 
 
 class Router(Protocol):
@@ -69,24 +80,22 @@ class Drain(Protocol):
         ...
 
 
-class Sizes(NamedTuple):
-    """The bounds on memory, in bytes: segments per room times the size of one."""
-
-    segment: int = 64 * 1024
-    low: int = 32
-    high: int = 16
-    metric: int = 24
-
-
 class Intake:
     """The rooms of this process and their drain.
 
     Rooms: `low` for DEBUG and INFO, `high` for WARNING and above, `metric`, and `audit`, whose segments are files.
+    With `lanes` that are usable all rooms' segments are, and another process can read them.
     """
 
-    def __init__(self, journal: Journal, sizes: Sizes = Sizes()) -> None:  # noqa: B008  (an immutable value)
+    def __init__(
+        self,
+        journal: Journal,
+        sizes: Sizes = Sizes(),  # noqa: B008  (an immutable value)
+        lanes: SharedLanes | None = None,
+    ) -> None:
         self.sizes = sizes
         self.journal = journal
+        self.lanes = lanes
         self.pipelines: list[Pipeline] = []
         self.drain: Drain | None = None
         self.start_drain: Callable[[Intake], Drain] | None = None
@@ -94,10 +103,10 @@ class Intake:
         self._lock = threading.RLock()
         self._starting = False
         self._forked = False
-        self.low = Room("low", self._anonymous(sizes.low), self._wake)
-        self.high = Room("high", self._anonymous(sizes.high), self._wake)
-        self.metric = Room("metric", self._anonymous(sizes.metric), self._wake)
-        self.audit = Room("audit", journal.supply, self._wake)
+        self.low, self.high, self.metric, self.audit = (
+            Room(name, supply, self._wake, page, left)
+            for name, (supply, page, left) in self._supplies().items()
+        )
         _live.add(self)
 
     @property
@@ -105,8 +114,58 @@ class Intake:
         """All rooms, the ones that must not wait first."""
         return self.audit, self.high, self.metric, self.low
 
+    @property
+    def shared(self) -> bool:
+        """Say whether another process can read the rooms."""
+        return self.lanes is not None and self.lanes.usable
+
+    @property
+    def announced(self) -> int:
+        """How many pipelines there are that a reader may meet without having been told yet: none, in one process."""
+        return 0
+
+    @property
+    def audit_start(self) -> tuple[int, int]:
+        """Where reading begins in the first audit segment, and the number of its first event."""
+        return HEADER_SIZE, 0
+
+    def _supplies(self) -> dict[str, tuple[Supply, RoomPage | None, deque[Segment] | None]]:
+        """Return what each room begins with."""
+        text = ("low", "high", "metric")
+        if self.lanes is not None and self.lanes.usable:
+            self.lanes.control.text = str(self.journal.stream_folder)
+            pages = self.lanes.control.rooms
+            return {
+                **{name: (self.lanes.supplies[name], pages[name], None) for name in text},
+                "audit": (self.journal.supply, pages["audit"], self.journal.left),
+            }
+        return {
+            **{name: (self._anonymous(getattr(self.sizes, name)), None, None) for name in text},
+            "audit": (self.journal.supply, None, None),
+        }
+
     def _anonymous(self, count: int) -> deque[Segment]:
         return deque(Segment.anonymous(self.sizes.segment) for _ in range(count))
+
+    def announce(self, pipelines: int) -> None:
+        """Let another process that reads know how many pipelines there are, before the first record of a new one."""
+        if self.lanes is not None:
+            self.lanes.control.pipelines = pipelines
+
+    def publish(self) -> None:
+        """Let another process that reads know what was dropped, and up to where each room's frames are whole.
+
+        That is until where they are written when this is called: whoever calls it holds the GIL, so nobody is writing.
+        """
+        for room in self.rooms:
+            room.publish()
+
+    def fall_back(self) -> None:
+        """Begin all rooms anew in private memory, for a drain in this process; only before anything was logged."""
+        if self.lanes is not None:
+            self.journal.close(settled=True)
+            self.lanes.close(remove=True)
+            self._begin_rooms()
 
     def _wake(self) -> None:
         drain = self.drain
@@ -153,19 +212,21 @@ class Intake:
         self._forked = True
         self.drain = None
         self.journal.leave()
+        if self.lanes is not None:
+            self.lanes.leave()
         for room in self.rooms:
             room.leave(_first_write(self, room))
 
     def _begin_child(self) -> None:
-        self.journal.begin()
-        for room, count in (
-            (self.low, self.sizes.low),
-            (self.high, self.sizes.high),
-            (self.metric, self.sizes.metric),
-        ):
-            room.begin(self._anonymous(count))
-        self.audit.begin(self.journal.supply)
+        if self.lanes is not None:
+            self.lanes.begin()
+        self._begin_rooms()
         self._forked = False
+
+    def _begin_rooms(self) -> None:
+        self.journal.begin()
+        for name, (supply, page, left) in self._supplies().items():
+            getattr(self, name).begin(supply, page, left)
 
 
 def _first_write(intake: Intake, room: Room) -> Callable[[bytes], object]:
@@ -183,6 +244,7 @@ def _first_write(intake: Intake, room: Room) -> Callable[[bytes], object]:
 
 _live: weakref.WeakSet[Intake] = weakref.WeakSet()
 _process: Intake | None = None
+_agents: Intake | None = None
 _default_drain: Callable[[Intake], Drain] | None = None
 _process_lock = threading.Lock()
 
@@ -195,6 +257,22 @@ def process_intake(folder: str = "logs/journal", segment_size: int = 512 * 1024,
             _process = Intake(Journal(Path(folder), segment_size, spare))
             _process.start_drain = _default_drain
         return _process
+
+
+def agent_intake(
+    folder: str, segment_size: int, spare: int, lanes_folder: Path, sizes: Sizes | None = None
+) -> Intake:
+    """Return the intake of this process that an agent reads, made at the first call; see `process_intake`.
+
+    Where its lanes cannot be made it is like any other: ask `shared`, and `lanes.problem`.
+    """
+    global _agents  # noqa: PLW0603  (one intake per process is the point)
+    with _process_lock:
+        if _agents is None:
+            sizes = sizes or Sizes()
+            lanes = SharedLanes(lanes_folder, sizes)
+            _agents = Intake(Journal(Path(folder), segment_size, spare, lanes), sizes, lanes)
+        return _agents
 
 
 def drain_by_default(start: Callable[[Intake], Drain]) -> None:

@@ -8,21 +8,20 @@ What is left of a stream with files that cannot be read is kept under the name `
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import shutil
-import socket
 import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from . import streams
 from .segment import HEADER_SIZE, BadSegment, Segment
+from .shared import SharedLanes
 
-__all__ = ["Journal", "Stream"]
+__all__ = ["STAND_IN", "Journal", "Stream", "segment_name"]
 
-_LOCK = "lock"
-_DAMAGED = ".damaged"
+STAND_IN = "audit-"
+"""What the names of segments begin with that stand in a process's lanes for files that the journal's disk refuses."""
 _MEMORY_SEGMENTS = 4
 """How many segments of plain memory may stand in for files that cannot be made."""
 _RETRY_AFTER = 1.0
@@ -31,19 +30,23 @@ _RETRY_AFTER = 1.0
 class Journal:
     """The audit segments of this process, and the streams that dead processes left in the same folder."""
 
-    def __init__(self, folder: Path, segment_size: int, spare: int) -> None:
+    def __init__(self, folder: Path, segment_size: int, spare: int, lanes: SharedLanes | None = None) -> None:
         self.folder = folder.absolute()  # the process may change its directory later
         self.segment_size = segment_size
         self.spare = spare
         self.problem = ""
         """Why segments are plain memory at the moment; empty while they are files."""
+        self._lanes = lanes
         self.begin()
 
     def begin(self) -> None:
         """Start a stream and make its first segments; again in a forked child that logs."""
-        self.stream = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns():x}"
+        shared = self._lanes is not None and self._lanes.usable
+        self.stream = self._lanes.stream if self._lanes is not None and shared else streams.new_name()
         self.stream_folder = self.folder / self.stream
         self.supply: deque[Segment] = deque()
+        self.left: deque[Segment] | None = deque() if shared else None
+        """Where another process reads: segments that are full, to be unmapped here when `replenish` comes to it."""
         self._next_index = 0
         self._in_memory = 0
         self._lock: int | None = None
@@ -58,11 +61,17 @@ class Journal:
 
     def replenish(self) -> None:
         """Make segments until the spare number is ready; in memory, up to a bound, where files cannot be made."""
+        self._unmap_left()
         while len(self.supply) < self.spare and not self._closed:
+            self._unmap_left()  # again: callers may be as fast as this is
             segment = self._create_file() or self._create_stand_in()
             if segment is None:
                 return
             self.supply.append(segment)
+
+    def _unmap_left(self) -> None:
+        if self.left:
+            self.left.clear()
 
     def _create_file(self) -> Segment | None:
         """Return the next segment; None where it cannot be a file, which is tried again after a second."""
@@ -71,7 +80,7 @@ class Journal:
         try:
             if self._lock is None or not self.stream_folder.exists():
                 self._make_folder()
-            path = self.stream_folder / f"{self._next_index:08d}.seg"
+            path = self.stream_folder / segment_name(self._next_index)
             segment = Segment.create(path, self.segment_size, self._next_index)
         except OSError as error:
             self.problem = f"{self.stream_folder}: {error}"
@@ -82,23 +91,32 @@ class Journal:
         return segment
 
     def _create_stand_in(self) -> Segment | None:
-        if self._in_memory >= _MEMORY_SEGMENTS:
+        if self._stand_ins() >= _MEMORY_SEGMENTS:
             return None
         try:
-            segment = Segment.anonymous(self.segment_size)
+            segment = self._memory_segment()
         except OSError:  # no memory either
             return None
         self._in_memory += 1
         return segment
 
+    def _memory_segment(self) -> Segment:
+        """Return a segment of memory: plain, or, where another process reads, a file in the lanes."""
+        if self._lanes is None or self.left is None:
+            return Segment.anonymous(self.segment_size)
+        path = self._lanes.stream_folder / f"{STAND_IN}{segment_name(self._next_index)}"
+        segment = Segment.create(path, self.segment_size, self._next_index)
+        self._next_index += 1
+        return segment
+
+    def _stand_ins(self) -> int:
+        if self._lanes is None or self.left is None:
+            return self._in_memory
+        return sum(1 for _ in self._lanes.stream_folder.glob(f"{STAND_IN}*")) if self._in_memory else 0
+
     def _make_folder(self) -> None:
-        """Make the stream's folder, locked before others can see it, or they would take it for a dead process's."""
         self._unlock()
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        unseen = self.folder / f".{self.stream}"
-        unseen.mkdir(mode=0o700, exist_ok=True)
-        self._lock = _try_lock(unseen)
-        unseen.rename(self.stream_folder)
+        _, self._lock = streams.make_folder(self.folder, self.stream)
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -115,7 +133,7 @@ class Journal:
         """Let go of the stream; remove it where every event is settled, else leave it to the next start."""
         self._closed = True
         if self._lock is not None and settled:
-            _remove(self.stream_folder)
+            streams.remove(self.stream_folder)
         self._unlock()
 
     def leave(self) -> None:
@@ -125,35 +143,29 @@ class Journal:
 
     def abandoned(self) -> Iterator[Stream]:
         """Yield the streams of dead processes, each locked against every other process that starts."""
-        try:
-            folders = sorted(path for path in self.folder.iterdir() if path.is_dir())
-        except OSError:
-            return
-        for folder in folders:
-            if folder == self.stream_folder or folder.name.startswith(".") or folder.suffix == _DAMAGED:
-                continue
-            try:
-                lock = _try_lock(folder)
-            except OSError:
-                continue
-            if lock is not None:
-                yield Stream(folder, lock)
+        for folder in streams.others(self.folder, self.stream):
+            locks = streams.locked(folder)
+            if locks is not None:
+                yield Stream(folder, locks)
 
 
 class Stream:
     """What a dead process left: its segments, linked in order, from the first that has unsettled events."""
 
-    def __init__(self, folder: Path, lock: int) -> None:
+    def __init__(self, folder: Path, locks: tuple[int, ...]) -> None:
         self.folder = folder
         self.name = folder.name
         self.damaged: list[str] = []
-        self._lock = lock
+        self._locks = locks
         self.segments: list[Segment] = []
         for path in sorted(folder.glob("*.seg")):
             try:
                 self.segments.append(Segment.load(path))
             except (BadSegment, OSError) as error:
                 self.damaged.append(str(error))
+        self._unused: list[Segment] = []
+        while self.segments and not self.segments[-1].memory[HEADER_SIZE]:
+            self._unused.append(self.segments.pop())
         for segment, following in zip(self.segments, self.segments[1:], strict=False):
             segment.next = following
 
@@ -171,32 +183,17 @@ class Stream:
 
     def close(self, *, settled: bool) -> None:
         """Remove the stream where all of it is settled, but for files that could not be read; else leave it."""
-        for segment in self.segments:
+        for segment in (*self.segments, *self._unused):
             segment.close(unlink=settled)
         if settled and self.damaged:
             with contextlib.suppress(OSError):
-                self.folder.rename(self.folder.with_name(self.folder.name + _DAMAGED))
+                self.folder.rename(self.folder.with_name(self.folder.name + streams.DAMAGED))
         elif settled:
-            _remove(self.folder)
-        os.close(self._lock)
+            streams.remove(self.folder)
+        for lock in self._locks:
+            os.close(lock)
 
 
-def _remove(folder: Path) -> None:
-    """Remove a stream: its lock last, so that a start elsewhere does not take the rest for a dead process's."""
-    for path in folder.glob("*.seg"):
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _try_lock(folder: Path) -> int | None:
-    """Return a descriptor that holds the stream's lock, or None where its process is alive."""
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            return None
-        raise  # a file system without locks
-    return descriptor
+def segment_name(number: int) -> str:
+    """Return the name of a stream's segment."""
+    return f"{number:08d}.seg"

@@ -6,10 +6,12 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
+from .control import RoomPage
 from .segment import HEADER_SIZE, Segment, split_frames
 
-__all__ = ["ClosedRoom", "Cursor", "Room", "Tally"]
+__all__ = ["ClosedRoom", "Cursor", "Room", "Supply", "Tally"]
 
 _CHUNK = 32 * 1024
 NO_FRAME = b""
@@ -21,8 +23,8 @@ class Tally:
 
     __slots__ = ("_count", "add")
 
-    def __init__(self, count: itertools.count[int] | None = None) -> None:
-        self._count = itertools.count() if count is None else count
+    def __init__(self, count: itertools.count[int] | int = 0) -> None:
+        self._count = itertools.count(count) if isinstance(count, int) else count
         self.add = self._count.__next__
 
     @property
@@ -31,19 +33,32 @@ class Tally:
         return int(repr(self._count)[6:-1])  # "count(3)": the one look that does not take a number
 
 
+class Supply(Protocol):
+    """Segments ready to be written."""
+
+    def __len__(self) -> int: ...
+
+    def popleft(self) -> Segment:
+        """Take one; raises IndexError where there is none."""
+        ...
+
+
 class Room:
     """Segments of fixed size: one that callers write, those ready to follow it, and those not yet read.
 
-    `supply` holds segments made ready by the worker. `write` is the active segment's; it raises ValueError when a
-    frame does not fit, and `put` is what to call then.
+    `supply` holds segments made ready by whoever reads. `write` is the active segment's; it raises ValueError when a
+    frame does not fit, and `put` is what to call then. Where another process reads, `page` is what it sees of the
+    drops, and `left` takes the segments that are not to be kept for it here.
     """
 
     __slots__ = (
         "_active",
         "_drops",
+        "_first",
+        "_left",
         "_lock",
+        "_page",
         "failed",
-        "first",
         "full_reason",
         "name",
         "on_change",
@@ -52,27 +67,38 @@ class Room:
         "write",
     )
 
-    def __init__(self, name: str, supply: deque[Segment], on_change: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        name: str,
+        supply: Supply,
+        on_change: Callable[[], object],
+        page: RoomPage | None = None,
+        left: deque[Segment] | None = None,
+    ) -> None:
         self.name = name
         self.on_change = on_change
         self._lock = threading.RLock()
         self._count_anew()
-        self.begin(supply)
+        self.begin(supply, page, left)
 
-    def begin(self, supply: deque[Segment]) -> None:
+    def begin(self, supply: Supply, page: RoomPage | None = None, left: deque[Segment] | None = None) -> None:
         """Take the first segment; again in a forked child, whose memory must not be its parent's."""
         self.full_reason = "room_full"
         self.supply = supply
         self.size = len(supply)
-        self._active = self.first = supply.popleft()
-        """`first` is where reading begins: threads may fill it while the drain is still being made."""
-        self._active.unseal()
-        self.write: Callable[[bytes], object] = self._active.write
+        self._page = page
+        self._left = left
+        self._active = segment = supply.popleft()
+        self._first = segment if left is None else None
+        segment.unseal()
+        segment.take_turn(0)
+        self.write: Callable[[bytes], object] = segment.write
 
     def leave(self, write: Callable[[bytes], object]) -> None:
         """Let go of the parent's segments in a forked child: the first call of `write` is to see to the child's own."""
         self._lock = threading.RLock()  # the inherited one may be held for ever
         self._count_anew()
+        self._page = None
         self.supply = deque()
         self._active.seal()  # the child's position only, but a `write` on its way may go to a file of the parent's
         self.write = write
@@ -92,6 +118,11 @@ class Room:
     def active(self) -> Segment:
         """The segment that callers write at this moment."""
         return self._active
+
+    @property
+    def first(self) -> Segment:
+        """Where reading begins, in this process: threads may fill it while the drain is still being made."""
+        return self._first or self._active
 
     @property
     def has_space(self) -> bool:
@@ -127,7 +158,24 @@ class Room:
 
     def drop(self, reason: str) -> None:
         """Count a record that was not kept."""
-        self._drops.setdefault(reason, Tally()).add()
+        tally = self._drops.setdefault(reason, Tally())
+        tally.add()
+        if self._page is not None:
+            _show(self._page, reason, tally)
+
+    def publish(self) -> None:
+        """Let another process that reads know what was dropped, and up to where frames are whole."""
+        page = self._page
+        if page is not None:
+            for reason, tally in self.drops.copy().items():
+                _show(page, reason, tally)
+            page.note_position(*self.position)
+
+    def release(self, segment: Segment) -> None:
+        """Take back a segment that is read; the reader's side, in this process."""
+        segment.zero(segment.size)
+        segment.next = None
+        self.supply.appendleft(segment)  # type: ignore[attr-defined]  # the next one used, since it is still in the caches
 
     def shut(self) -> None:
         """Take nothing more, and count every later record as dropped: nobody reads this room any longer."""
@@ -148,13 +196,17 @@ class Room:
                 return False
             segment.next = None
             segment.unseal()
+            full = None
+            while full is not self._active:  # a signal handler that logs in the call below may change it
+                full = self._active
+                segment.take_turn(full.turn + 1)
             # Signal handlers run between calls: up to the next call, one that logs finds all of this done or nothing.
-            full = self._active
-            segment.turn = full.turn + 1
             self._active = segment
             self.write = segment.write
             full.seal()
-            full.next = segment  # last: a reader that sees it knows that nothing more comes in `full`
+            full.lead_to(segment)  # last: a reader that sees it knows that nothing more comes in `full`
+            if self._left is not None:
+                self._left.append(full)
         self.on_change()
         return True
 
@@ -238,6 +290,14 @@ class Cursor:
             count += found
             if not found and probe.step() is None:
                 return count
+
+
+def _show(page: RoomPage, reason: str, tally: Tally) -> None:
+    """Store a count; whoever was overtaken while storing an older one stores it anew."""
+    shown = -1
+    while shown != tally.value:
+        shown = tally.value
+        page.note_dropped(reason, shown)
 
 
 def _committed(segment: Segment) -> int:

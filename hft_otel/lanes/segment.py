@@ -6,6 +6,9 @@ Memory is zeroed before use, so a zero tag marks the end of what was written.
 Why no lock: `mmap.write` is one C call, so under the GIL the copy and the advance of the position are one step, and
 the position is the commit point. At the end of the map it raises ValueError. To retire a segment its position is
 moved to the end, after which a writer that still holds the bound `write` fails too, and takes the next segment.
+
+A segment that is a file can be read by another process, which does not see the position; what it goes by is in its
+header (and in remote.py). Each word of the header has one writing side, so neither needs the other's lock.
 """
 
 from __future__ import annotations
@@ -17,15 +20,34 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Self
 
-__all__ = ["HEADER_SIZE", "BadSegment", "Header", "Segment", "split_frames"]
+__all__ = [
+    "HEADER_SIZE",
+    "MAX_WORD",
+    "BadSegment",
+    "Header",
+    "Segment",
+    "Word",
+    "frame_length",
+    "is_tag",
+    "last_frame",
+    "split_frames",
+]
 
 HEADER_SIZE = 64
 """Bytes before the first frame; of the same size in anonymous segments, where they stay unused."""
 MAGIC = b"HFTOTEL\0"
-VERSION = 1
-_HEADER = struct.Struct("<8sIIQQQ")
+VERSION = 2
+_READABLE = (1, 2)
+"""Version 1 has zeros where later versions have the size, `turn`, `following` and `freed`."""
+_HEADER = struct.Struct("<8sIIQQQQQQ")
+_SIZE = struct.Struct("<I")
+_WORD = struct.Struct("<Q")  # written and read in one piece
+MAX_WORD = 2**64 - 1
+"""What is counted on from a damaged word must not raise where it is stored."""
+Word = Literal["first_seq", "settled", "turn", "following", "freed"]
+_WORDS: dict[Word, int] = {"first_seq": 24, "settled": 32, "turn": 40, "following": 48, "freed": 56}
 
 _PREFIX = {0xC4: 2, 0xC5: 3, 0xC6: 5}
 """The tags of MessagePack's `bin`, and how many bytes each takes with the length that follows it."""
@@ -38,15 +60,21 @@ class BadSegment(ValueError):
 
 
 class Header(NamedTuple):
-    """What a file-backed segment says of itself.
+    """What a segment that is a file says of itself.
 
-    `number` counts the segments of one stream from 0; `first_seq` is the number of the first frame in its stream plus
-    one (0 while unknown); `settled` is the offset up to which every destination is done.
+    Of the file: `number` counts the segments of one room or stream from 0.
+    Of the reader: `first_seq` is the number of the first frame in its stream plus one (0 while unknown); `settled` is
+    the offset up to which every destination is done; `freed` is the `turn` that is read, settled and zeroed.
+    Of the writer: `turn` says how many segments of its room were active before it, plus one (0 while it never was);
+    `following` is the number of the segment after it, plus one, and says that nothing more is written to this one.
     """
 
     number: int
-    first_seq: int
-    settled: int
+    first_seq: int = 0
+    settled: int = HEADER_SIZE
+    turn: int = 0
+    following: int = 0
+    freed: int = 0
 
 
 class Segment:
@@ -85,7 +113,7 @@ class Segment:
             os.posix_fallocate(descriptor, 0, size)
             segment = cls(mmap.mmap(descriptor, size), path, index)
             segment.zero(size)  # touches the pages, so that no caller pays for them
-            segment.write_header(Header(index, 0, HEADER_SIZE))
+            segment.write_header(Header(index))
             unready.rename(path)
         except BaseException:
             unready.unlink(missing_ok=True)
@@ -95,7 +123,7 @@ class Segment:
         return segment
 
     @classmethod
-    def load(cls, path: Path) -> Segment:
+    def load(cls, path: Path) -> Self:
         """Map an existing file for reading what a past process wrote; raises BadSegment or OSError."""
         with path.open("r+b") as file:
             size = os.fstat(file.fileno()).st_size
@@ -107,20 +135,59 @@ class Segment:
 
     def read_header(self) -> Header:
         """Return the header; raises BadSegment where it is not one of ours."""
-        magic, version, _, index, first_seq, settled = _HEADER.unpack_from(self.memory)
+        magic, version, _, *words = _HEADER.unpack_from(self.memory)
         if magic != MAGIC:
             raise BadSegment(f"{self.path} is not a segment of hft-otel")
-        if version != VERSION:
+        if version not in _READABLE:
             raise BadSegment(f"{self.path} has version {version}, this is version {VERSION}")
-        return Header(index, first_seq, min(max(settled, HEADER_SIZE), self.size))
+        header = Header(*words)
+        return header._replace(settled=min(max(header.settled, HEADER_SIZE), self.size))
 
     def write_header(self, header: Header) -> None:
-        """Store the header; the worker's side only."""
-        _HEADER.pack_into(self.memory, 0, MAGIC, VERSION, 0, *header)
+        """Store the whole header; only while nobody else has the file."""
+        _HEADER.pack_into(self.memory, 0, MAGIC, VERSION, self.size, *header)
+
+    @property
+    def is_cut(self) -> bool:
+        """Say whether the file was longer when it was made."""
+        return self.size < int(_SIZE.unpack_from(self.memory, 12)[0])
+
+    def read_word(self, name: Word) -> int:
+        """Return one of the header's words as it stands."""
+        return int(_WORD.unpack_from(self.memory, _WORDS[name])[0])
+
+    def note_first_seq(self, first_seq: int) -> None:
+        """Store the number of the first frame in its stream, plus one; the reader's side."""
+        self._store("first_seq", first_seq)
+
+    def note_settled(self, offset: int) -> None:
+        """Store up to where every destination is done; the reader's side."""
+        self._store("settled", offset)
+
+    def note_freed(self, turn: int) -> None:
+        """Give back the segment, zeroed, of this turn (as the header counts); the reader's side."""
+        self._store("freed", turn)
+
+    def _store(self, name: Word, value: int) -> None:
+        _WORD.pack_into(self.memory, _WORDS[name], value & MAX_WORD)
 
     def unseal(self) -> None:
-        """Let callers write, from the first byte after the header."""
+        """Let callers write, from the first byte after the header; `take_turn` comes before the first of them."""
+        if self.path is not None:
+            self._store("following", 0)
         self.memory.seek(HEADER_SIZE)
+
+    def take_turn(self, turn: int) -> None:
+        """Note how many segments were active before this one."""
+        self.turn = turn
+        if self.path is not None:
+            self._store("turn", turn + 1)
+
+    def lead_to(self, following: Segment) -> None:
+        """Say, once sealed, which segment comes next: a reader that sees it knows that nothing more comes in this one."""
+        if self.path is not None:
+            self._store("following", following.index + 1)
+        self.next = following
 
     def seal(self) -> None:
         """Let no caller write any more."""
@@ -130,9 +197,14 @@ class Segment:
         """Return the offset up to which frames may be read; exact once `next` is set, and while callers write."""
         return self.memory.tell()
 
-    def zero(self, end: int) -> None:
+    def holds_more(self, offset: int) -> bool:
+        """Say whether something stands behind the last frame of a segment that was read: it is damaged then."""
+        rest = self.memory[offset:]
+        return rest.count(0) != len(rest)
+
+    def zero(self, end: int, begin: int = 0) -> None:
         """Clear the memory up to `end`, in pieces that hold the GIL for a few microseconds each."""
-        for start in range(0, end, len(_ZEROS)):
+        for start in range(begin, end, len(_ZEROS)):
             stop = min(start + len(_ZEROS), end)
             self.memory[start:stop] = _ZEROS[: stop - start]
 
@@ -160,6 +232,31 @@ def split_frames(chunk: bytes, limit: int) -> tuple[list[bytes], int]:
         bodies.append(chunk[start:end])
         position = end
     return bodies, position
+
+
+def last_frame(chunk: bytes) -> tuple[int, int]:
+    """Return where the last frame of a chunk begins and ends; both are 0 where there is none that is all in it."""
+    last, position, size = 0, 0, len(chunk)
+    while position < size:
+        start = position + _PREFIX.get(chunk[position], size + 1)
+        if start > size:
+            break
+        end = start + int.from_bytes(chunk[position + 1 : start], "big")
+        if end > size:
+            break
+        last, position = position, end
+    return last, position
+
+
+def is_tag(byte: int) -> bool:
+    """Say whether a frame may begin with this byte."""
+    return byte in _PREFIX
+
+
+def frame_length(body: bytes) -> int:
+    """Return how many bytes the frame takes that a body came in."""
+    size = len(body)
+    return size + (2 if size < 0x100 else 3 if size < 0x10000 else 5)
 
 
 def _locked(write: Callable[[bytes], object]) -> Callable[[bytes], object]:

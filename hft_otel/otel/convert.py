@@ -273,6 +273,8 @@ def own_attributes(record: LogRecord) -> dict[str, Any]:
         attributes["code.function.name"] = clean_text(site.function)
     if record.audit_id:
         attributes["audit.id"] = clean_text(record.audit_id)
+    if record.uid:
+        attributes["log.record.uid"] = record.uid
     return attributes
 
 

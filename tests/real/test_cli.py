@@ -97,7 +97,7 @@ BROKEN = {
         "    - {name: a, backends: [datadog]}\n",
         ("otlp",),
     ),
-    "isolation that is not there yet": ("logging:\n  isolation: process\n", ("isolation",)),
+    "isolation that is none": ("logging:\n  isolation: fibre\n", ("isolation", "process")),
     "not text": (b"\xff\xfe\x00logging", ("logging.yaml",)),
     "alias bomb": (
         "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"

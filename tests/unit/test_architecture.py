@@ -42,7 +42,9 @@ ORDER = (
     "destinations",
     "outbox",
     "audit_feed",
+    "lane_feed",
     "routes",
+    "recovery",
     "worker",
     "notices",
     "lifecycle",
@@ -50,6 +52,8 @@ ORDER = (
     "_environment",
     "_yaml",
     "_canonical",
+    "building",
+    "agent",
     "factory",
     "collector",
     "stdlib",
@@ -59,6 +63,7 @@ ORDER = (
 """From the ground up; a name stands for a module or for a folder, whose modules may import each other without a cycle."""
 
 PUBLIC = {
+    "AgentConfig",
     "BackendConfig",
     "ComponentConfig",
     "ConfigError",
@@ -76,6 +81,7 @@ PUBLIC = {
     "InstrumentConfig",
     "InstrumentKind",
     "JournalConfig",
+    "LanesConfig",
     "LogBackend",
     "LogConfig",
     "LogLevel",

@@ -14,6 +14,7 @@ from hft_otel._validation import validate
 from hft_otel.config import (
     DEVELOPMENT_ROUTING_RULES,
     PRODUCTION_ROUTING_RULES,
+    AgentConfig,
     ComponentConfig,
     ConfigError,
     ConsoleConfig,
@@ -21,6 +22,7 @@ from hft_otel.config import (
     DatadogConfig,
     FileConfig,
     JournalConfig,
+    LanesConfig,
     LogConfig,
     OtlpConfig,
     PrometheusConfig,
@@ -203,6 +205,8 @@ def test_every_setting_loads(tmp_path: Path) -> None:
           exit_timeout: 0
           redact: [account_number]
           journal: {folder: /var/j, segment_kb: 64, spare_segments: 2}
+          lanes: {folder: /mnt/lanes}
+          agent: {linger: 60, nice: 5, cpus: [1, 2]}
           backends:
             otlp: {enabled: true, config: {endpoint: "http://c:4318", protocol: http/protobuf, headers: {a: b}, signals: [logs]}}
             datadog: {via: collector}
@@ -220,6 +224,8 @@ def test_every_setting_loads(tmp_path: Path) -> None:
         """,
     )
     assert config.journal == JournalConfig("/var/j", 64, 2)
+    assert config.lanes == LanesConfig("/mnt/lanes")
+    assert config.agent == AgentConfig(60, 5, [1, 2])
     assert config.components["parser"] == ComponentConfig(
         "ERROR", {"component": "parser"}, {"file": {"enabled": False}}, []
     )
@@ -231,7 +237,17 @@ def test_every_setting_loads(tmp_path: Path) -> None:
 
 def test_a_key_without_a_value_leaves_the_default() -> None:
     data: dict[str, Any] = dict.fromkeys(
-        ("environment", "backends", "routing_rules", "global_context", "journal", "redact")
+        (
+            "environment",
+            "backends",
+            "routing_rules",
+            "global_context",
+            "journal",
+            "redact",
+            "isolation",
+            "lanes",
+            "agent",
+        )
     )
     assert LogConfig.from_dict(data, source="x") == LogConfig(source="x")
 
@@ -263,6 +279,23 @@ def test_the_development_default_needs_nothing_to_run(
     assert config.routing_rules == DEVELOPMENT_ROUTING_RULES
     assert environment in (None, *config.routing_rules[2]["environments"])
     assert validate(config) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "said", "holds"),
+    [
+        ("dev", None, "thread"),
+        ("test", None, "thread"),
+        ("prod", None, "process"),
+        ("staging", None, "process"),
+        ("dev", "process", "process"),
+        ("prod", "thread", "thread"),
+    ],
+)
+def test_who_delivers_follows_the_environment_where_nothing_is_said(
+    environment: str, said: str | None, holds: str
+) -> None:
+    assert LogConfig(environment=environment, isolation=said).effective_isolation == holds
 
 
 def test_the_production_default_without_and_with_a_datadog_key(monkeypatch: pytest.MonkeyPatch) -> None:

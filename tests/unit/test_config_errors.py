@@ -110,7 +110,9 @@ def rule(**options: Any) -> dict[str, Any]:
         (backend("x", **{"class": "a.B"}), "backends.x.class", 'expected a class, found "a.B" (text)', "package.module:Name"),
         (backend("x", **{"class": 5}), "backends.x.class", "expected text, found 5", "put it in quotes"),
         # what does not fit together
-        ({"isolation": "process"}, "isolation", "not available in this version", "isolation: thread"),
+        ({"agent": {"linger": -1}}, "agent.linger", "expected a number from 0", "write"),
+        ({"agent": {"cpus": ["one"]}}, "agent.cpus[0]", "expected a whole number", "without quotes"),
+        ({"lanes": {"foldr": "x"}}, "lanes.foldr", "unknown key", "did you mean folder?"),
         ({"isolation": "threads"}, "isolation", 'unknown value "threads"', "did you mean thread?"),
         (backend("datadog"), "backends.datadog", "no otlp backend is enabled", "otlp: {enabled: true}"),
         (backend("file", via="collector"), "backends.file", "no otlp backend is enabled", "otlp: {enabled: true}"),

@@ -194,3 +194,8 @@ def test_what_python_put_in_is_shown_as_text() -> None:
     assert yaml.safe_load(yaml.safe_dump(shown)) == shown
     assert shown["backends"]["mine"]["config"] == {"path": "x", "types": ["TEXT"], "n": None, "f": 1.5}
     assert shown["routing_rules"] == [{"min_level": "INFO", "loggers": ["a", "b"], "backends": ["mine"]}]
+
+
+@pytest.mark.parametrize(("environment", "shown"), [("dev", "thread"), ("prod", "process")])
+def test_the_effective_configuration_says_who_delivers(environment: str, shown: str) -> None:
+    assert effective(LogConfig(environment=environment))["isolation"] == shown

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hft_otel import factory as module
+from hft_otel.building import backend_infos
 from hft_otel.config import (
     BackendConfig,
     ConfigError,
@@ -31,7 +32,7 @@ from hft_otel.config import (
     WebhookConfig,
 )
 from hft_otel.destinations.group import Group, ViaCollector
-from hft_otel.factory import LoggerFactory, backend_infos
+from hft_otel.factory import LoggerFactory
 from hft_otel.interfaces import HFTLoggerInterface, LogBackend
 from hft_otel.lanes import intake as intake_module
 from hft_otel.ledger import DestinationSums, FlushReport
@@ -308,8 +309,8 @@ class TestAnError:
         said = self.refused(backends={"datadog": backend}, routing_rules=[{"backends": ["datadog"]}])
         assert "otlp" in said
 
-    def test_isolation_by_process_is_refused_for_now(self) -> None:
-        assert "isolation" in self.refused(isolation="process")
+    def test_an_isolation_that_is_none(self) -> None:
+        assert "isolation" in self.refused(isolation="fibre")
 
     def test_a_level_that_is_none(self) -> None:
         assert "min_level" in self.refused(min_level="LOUD")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from hft_otel.lanes import journal as journal_module
+from hft_otel.lanes import streams
 from hft_otel.lanes.frames import encode, seal_audit
 from hft_otel.lanes.journal import Journal
 from hft_otel.lanes.room import Cursor
@@ -96,7 +97,7 @@ def delivered_at_next_start(folder: Path) -> tuple[list[int], list[str]]:
     return [int(record.context["n"]) for record in records], [record.audit_id or "" for record in records]
 
 
-def streams(folder: Path) -> list[str]:
+def left_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -107,11 +108,11 @@ def test_every_event_of_a_killed_process_is_delivered_once_and_its_folder_remove
     tmp_path: Path, events: int, pad: int
 ) -> None:
     killed(tmp_path, events=events, pad=pad)
-    assert len(streams(tmp_path)) == 1
+    assert len(left_in(tmp_path)) == 1
     numbers, ids = delivered_at_next_start(tmp_path)
     assert numbers == list(range(events))
     assert len(set(ids)) == events
-    assert streams(tmp_path) == []
+    assert left_in(tmp_path) == []
     assert delivered_at_next_start(tmp_path) == ([], [])
 
 
@@ -141,7 +142,7 @@ def test_a_kill_during_the_recovery_costs_nothing_and_repeats_only_what_was_unse
     assert numbers == list(range(numbers[0], 200))
     assert 0 < numbers[0] <= 150
     assert ids == [f"{stream.name}-{number}" for number in numbers]
-    assert streams(tmp_path) == []
+    assert left_in(tmp_path) == []
 
 
 def test_the_stream_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
@@ -151,23 +152,23 @@ def test_the_stream_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
     assert [record.message for record in second.records(LogType.AUDIT)] == ["other"]
     assert [record.message for record in first.records(LogType.AUDIT)] == ["mine"]
     second.close()
-    assert streams(tmp_path) == [first.intake.journal.stream]
+    assert left_in(tmp_path) == [first.intake.journal.stream]
     first.close()
-    assert streams(tmp_path) == []
+    assert left_in(tmp_path) == []
 
 
 def test_a_stream_is_locked_before_anyone_can_see_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that starts at the same moment must not take a newborn stream for a dead one's, and remove it."""
     seen: list[list[Any]] = []
-    lock = journal_module._try_lock
+    lock = streams.try_lock
 
     def looked_at(folder: Path) -> int | None:
-        monkeypatch.setattr(journal_module, "_try_lock", lock)
+        monkeypatch.setattr(streams, "try_lock", lock)
         seen.append(list(other.abandoned()))
         return lock(folder)
 
     other = Journal(tmp_path, SIZE, 1)
-    monkeypatch.setattr(journal_module, "_try_lock", looked_at)
+    monkeypatch.setattr(streams, "try_lock", looked_at)
     journal = Journal(tmp_path, SIZE, 1)
     assert seen == [[]]
     assert not journal.problem
@@ -188,9 +189,9 @@ def test_a_torn_tail_is_counted_and_everything_before_it_delivered(tmp_path: Pat
     core.logger("next")
     assert wait_until(lambda: not core.worker._recovered)
     assert [record.context["n"] for record in core.records(LogType.AUDIT)] == list(range(10))
-    assert core.dropped() == {"unreadable": 1}
+    assert core.dropped() == {"torn": 1}
     core.close()
-    assert streams(tmp_path) == []
+    assert left_in(tmp_path) == []
 
 
 def test_damage_in_one_segment_costs_that_segment_s_rest_and_is_counted(tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_damage_in_one_segment_costs_that_segment_s_rest_and_is_counted(tmp_path
     assert 0 < 200 - len(numbers) < 100
     assert core.dropped() == {"unreadable": 1}
     core.close()
-    assert streams(tmp_path) == []
+    assert left_in(tmp_path) == []
 
 
 def test_a_file_that_cannot_be_read_is_kept_aside_and_the_rest_delivered_once(tmp_path: Path) -> None:
@@ -221,7 +222,7 @@ def test_a_file_that_cannot_be_read_is_kept_aside_and_the_rest_delivered_once(tm
     assert numbers[0] == 0
     assert numbers[-1] == 199
     assert len(set(numbers)) == len(numbers) < 200
-    assert streams(tmp_path) == [stream.name + ".damaged"]
+    assert left_in(tmp_path) == [stream.name + ".damaged"]
     assert [path.name for path in (tmp_path / (stream.name + ".damaged")).glob("*.seg")] == ["00000001.seg"]
     assert delivered_at_next_start(tmp_path) == ([], [])
 
@@ -230,14 +231,14 @@ def test_a_stream_without_a_segment_is_removed(tmp_path: Path) -> None:
     (tmp_path / "gone-1-1").mkdir()
     (tmp_path / "gone-1-1" / "00000000.new").write_bytes(b"")
     assert delivered_at_next_start(tmp_path) == ([], [])
-    assert streams(tmp_path) == []
+    assert left_in(tmp_path) == []
 
 
 def test_other_things_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / ".hidden").mkdir()
     delivered_at_next_start(tmp_path)
-    assert streams(tmp_path) == [".hidden", "notes.txt"]
+    assert left_in(tmp_path) == [".hidden", "notes.txt"]
 
 
 def test_folders_and_files_are_the_owner_s_alone(tmp_path: Path) -> None:
@@ -387,7 +388,7 @@ def test_a_file_system_without_locks_means_memory(tmp_path: Path, monkeypatch: p
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     before = open_descriptors()
-    monkeypatch.setattr(journal_module.fcntl, "flock", refuse)
+    monkeypatch.setattr(streams.fcntl, "flock", refuse)
     journal = Journal(tmp_path, SIZE, 2)
     assert [segment.path for segment in journal.supply] == [None, None]
     assert "No locks" in journal.problem
@@ -401,19 +402,19 @@ def test_a_closed_journal_makes_nothing_more(tmp_path: Path) -> None:
     journal.supply.clear()
     journal.replenish()
     assert len(journal.supply) == 0
-    assert streams(tmp_path) == []
+    assert left_in(tmp_path) == []
 
 
 def test_an_unsettled_stream_stays_for_the_next_start(tmp_path: Path) -> None:
     journal = Journal(tmp_path, SIZE, 2)
     name = journal.stream
     journal.close(settled=False)
-    assert streams(tmp_path) == [name]
+    assert left_in(tmp_path) == [name]
     [stream] = Journal(tmp_path, SIZE, 1).abandoned()
     assert stream.name == name
     assert stream.start == (HEADER_SIZE, 0)
     stream.close(settled=False)
-    assert name in streams(tmp_path)
+    assert name in left_in(tmp_path)
 
 
 def test_a_stopped_worker_leaves_what_nobody_delivered_to_the_next_start(tmp_path: Path) -> None:
@@ -430,10 +431,10 @@ def test_a_folder_one_may_not_open_is_passed_by(tmp_path: Path, monkeypatch: pyt
     journal = Journal(tmp_path, SIZE, 1)
     (tmp_path / "somebody-else-s").mkdir()
 
-    def refuse(folder: Path) -> int | None:
+    def refuse(folder: Path, name: str) -> int | None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(journal_module, "_try_lock", refuse)
+    monkeypatch.setattr(streams, "try_lock", refuse)
     assert list(journal.abandoned()) == []
     monkeypatch.undo()
     journal.close(settled=True)

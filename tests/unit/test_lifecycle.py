@@ -36,6 +36,7 @@ def ready():
     print("ready", flush=True)
 """
 BACKENDS = """
+import threading
 import time
 from hft_otel import LogBackend
 from hft_otel.destinations.base import RetryLater
@@ -43,6 +44,16 @@ from hft_otel.destinations.base import RetryLater
 class Blocked(LogBackend):
     async def write(self, record):
         time.sleep(60)
+
+building = threading.Event()
+
+class Slow(LogBackend):
+    def __init__(self):
+        building.set()
+        time.sleep(0.3)
+
+    async def write(self, record):
+        pass
 
 class Down(LogBackend):
     async def write(self, record):
@@ -378,6 +389,28 @@ class TestChildren:
             "parent audit at last",
         }
         assert program.streams == 0
+
+    def test_by_os_fork_may_make_a_logger_while_another_thread_logs_first(self, program: Program) -> None:
+        """Both start what the child has of its own, and must not wait for each other."""
+        status, said = program.run("""
+            import backends
+            log = make()
+            assert log.force_flush(10)
+            child = os.fork()
+            if not child:
+                signal.alarm(20)  # ends a child that waits for ever
+                slow = {"slow": CustomConfig(class_path="backends:Slow")}
+                backends.building.clear()
+                maker = threading.Thread(target=make, args=(slow,))
+                maker.start()
+                assert backends.building.wait(10)
+                log.info("child")
+                maker.join()
+                os._exit(0 if log.force_flush(10) else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        """)
+        assert (status, said) == (0, "")
+        assert program.lines == ["child"]
 
     def test_by_os_fork_that_never_log_end_at_once_and_touch_nothing_of_the_parent(
         self, program: Program

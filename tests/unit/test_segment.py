@@ -125,10 +125,10 @@ def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment_module, "VERSION", 2)
+    monkeypatch.setattr(segment_module, "VERSION", 3)
     Segment.create(tmp_path / "a.seg", SIZE, 0)
     monkeypatch.undo()
-    with pytest.raises(BadSegment, match="version 2"):
+    with pytest.raises(BadSegment, match="version 3"):
         Segment.load(tmp_path / "a.seg")
 
 

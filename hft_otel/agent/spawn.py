@@ -1,0 +1,92 @@
+"""How the agent is started: a program of its own, in a session of its own, with no secret that others could read."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from ..config import AgentConfig
+from .wire import Channel
+
+__all__ = ["CannotStart", "Started", "ended", "exported", "start"]
+
+_PROGRAM = Path(__file__).with_name("__main__.py")
+_NEEDED = ("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV")
+_NEEDED_FAMILIES = ("LC_", "LD_", "PYTHON", "COVERAGE_", "DYLD_")
+"""What Python needs in order to start. All else comes through the socket: `/proc/<pid>/environ` would show it."""
+
+
+class CannotStart(OSError):
+    """Here no agent can be started."""
+
+
+class Started(NamedTuple):
+    """An agent under way, and our end of its socket."""
+
+    pid: int
+    channel: Channel
+
+
+def start(options: AgentConfig) -> Started:
+    """Start the program and tell it where to run and our `sys.path`; raises OSError (CannotStart where trying again is of no use)."""
+    if getattr(sys, "frozen", False) or not sys.executable:  # the executable is the application, not Python
+        raise CannotStart("there is no Python program to run it with")
+    if not _PROGRAM.exists():
+        raise CannotStart(f"{_PROGRAM} is no file")
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-P", str(_PROGRAM), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=_inherited(1),
+                stderr=_inherited(2),
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                env={key: value for key, value in os.environ.items() if _needed(key)},
+            )
+        pid, process.returncode = (
+            process.pid,
+            0,
+        )  # we wait by its pid; Popen would warn at our own end that it runs
+        channel = Channel(ours)
+        path = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100  ("" is the current folder)
+        channel.send_first(path=path, nice=options.nice, cpus=options.cpus)
+    except BaseException:
+        ours.close()
+        raise
+    return Started(pid, channel)
+
+
+def exported() -> dict[str, str]:
+    """Return the environment variables that the agent is to be given through the socket."""
+    return {key: value for key, value in os.environ.items() if not _needed(key)}
+
+
+def ended(pid: int) -> str:
+    """Say how the agent ended; empty while it runs. Leaves no zombie."""
+    try:
+        found, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # somebody else has waited for it
+        return "it ended"
+    if not found:
+        return ""
+    code = os.waitstatus_to_exitcode(status)
+    return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+
+
+def _needed(key: str) -> bool:
+    return key in _NEEDED or key.startswith(_NEEDED_FAMILIES)
+
+
+def _inherited(descriptor: int) -> int | None:
+    """Return what makes the agent print where we do; nowhere, where that is closed."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return subprocess.DEVNULL
+    return None

@@ -1,0 +1,143 @@
+"""What dead processes left, read and delivered beside one's own; all of it follows one pipeline's rules."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Protocol
+
+from .audit_feed import AuditReader
+from .lane_feed import SharedLaneReader
+from .lanes.intake import Pipeline
+from .lanes.journal import Stream
+from .lanes.remote import RemoteIntake
+from .lanes.room import Cursor
+from .ledger import LaneSums
+from .outbox import Outbox
+from .record import LogRecord, LogType
+from .routes import Routes
+from .unpack import Unpacker
+
+__all__ = ["Recovery"]
+
+
+class _Close(Protocol):
+    def __call__(self, *, settled: bool) -> None: ...
+
+
+class _Left:
+    """What one process left. `close` is told whether all of it is settled, and removes it then."""
+
+    def __init__(self, audits: AuditReader, lanes: tuple[SharedLaneReader, ...], close: _Close) -> None:
+        self.audits = audits
+        self.lanes = lanes
+        self.close = close
+
+    @property
+    def settled(self) -> bool:
+        """Say whether everything is read and settled everywhere."""
+        return self.audits.settled and all(lane.settled for lane in self.lanes)
+
+    def totals(self) -> list[LaneSums]:
+        """Return the sums of what was read and what is still to be read."""
+        return [self.audits.total(), *(lane.total() for lane in self.lanes)]
+
+
+class Recovery:
+    """The streams of dead processes that are being read here; their length is how many there still are."""
+
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
+        self._left: list[_Left] = []
+        self._done: list[LaneSums] = []
+        """The sums of those that are read and closed."""
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    @property
+    def lanes(self) -> list[SharedLaneReader]:
+        """The lanes that there are of text and measurements."""
+        return [lane for left in self._left for lane in left.lanes]
+
+    def add_journals(self, found: Iterable[Stream], pipeline: Pipeline) -> None:
+        """Read the journals that were found."""
+        for stream in found:
+            if not stream.segments:
+                stream.close(settled=True)
+                continue
+            offset, seq = stream.start
+            start = Cursor(stream.segments[0], offset)
+            audits = self._audits(stream.name, start, seq, stream.retire, pipeline)
+            self._left.append(_Left(audits, (), stream.close))
+
+    def adopt(self, intake: RemoteIntake, pipeline: Pipeline) -> None:
+        """Read the lanes that a process left, and its journal."""
+        intake.writer_gone()
+        unpacker = Unpacker(lambda number: pipeline.redactor)
+
+        def text(body: bytes) -> tuple[int, LogRecord]:
+            return pipeline.number, unpacker.text(body)[1]
+
+        def metric(body: bytes) -> tuple[int, LogRecord]:
+            return pipeline.number, unpacker.metric(body)[1]
+
+        lanes = tuple(
+            SharedLaneReader(room, kind, decode, lambda: True, intake.stream)
+            for room, kind, decode in (
+                (intake.high, LogType.TEXT, text),
+                (intake.metric, LogType.METRIC, metric),
+                (intake.low, LogType.TEXT, text),
+            )
+        )
+        offset, seq = intake.audit.start
+        start = Cursor(intake.audit.first, offset)
+        audits = self._audits(intake.stream, start, seq, intake.journal.retire, pipeline)
+        self._left.append(_Left(audits, lanes, lambda *, settled: intake.close(remove=settled)))
+
+    def _audits(
+        self, stream: str, start: Cursor, seq: int, retire: Callable[..., None], pipeline: Pipeline
+    ) -> AuditReader:
+        unpacker = Unpacker(lambda number: pipeline.redactor)
+
+        def decode(body: bytes, audit_id: str) -> tuple[LogRecord, tuple[Outbox, ...]]:
+            _, record = unpacker.audit(body, audit_id)
+            outboxes, record.via_collector = self._routes.find_for_audit(pipeline.number, record)
+            return record, outboxes
+
+        audits = AuditReader("recovered", stream, start, seq, decode, retire)
+        audits.add(self._routes.outboxes.values())
+        return audits
+
+    def turn(self) -> int:
+        """Read on in the journals; return how many events moved."""
+        return sum(left.audits.turn() for left in self._left)
+
+    def settle(self, outboxes: Collection[Outbox]) -> None:
+        """Give back what the outboxes have settled, and remove what is settled as a whole."""
+        for left in list(self._left):
+            for lane in left.lanes:
+                lane.settle(outboxes)
+            if left.settled:
+                self._end(left)
+
+    def close(self) -> None:
+        """Leave what is not settled to the next start."""
+        for left in list(self._left):
+            self._end(left)
+
+    def _end(self, left: _Left) -> None:
+        self._left.remove(left)
+        self._done += left.totals()
+        left.close(settled=left.settled)
+
+    def totals(self) -> Iterator[LaneSums]:
+        """Yield the sums of everything that was found since the start, one per type."""
+        by_type: dict[str, LaneSums] = {}
+        for sums in (*self._done, *(sums for left in self._left for sums in left.totals())):
+            total = by_type.setdefault(sums.type, LaneSums("recovered", sums.type))
+            total.routed += sums.routed
+            total.unrouted += sums.unrouted
+            total.dropped = dict(Counter(total.dropped) + Counter(sums.dropped))
+            total.pending += sums.pending
+        yield from by_type.values()

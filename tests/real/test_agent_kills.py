@@ -1,0 +1,28 @@
+"""kill -9 at random moments, of the trading process, of its agent, of both: nothing that was confirmed is lost."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.real.kills import ROUNDS, rounds
+
+COUNT = 20
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.mark.parametrize("kind", ROUNDS)
+def test_kills_lose_nothing_that_was_confirmed(kind: str, tmp_path: Path) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    outcomes = list(rounds(kind, COUNT, seed, tmp_path))
+    bad = [
+        (number, outcome)
+        for number, outcome in enumerate(outcomes)
+        if outcome.lost_texts or outcome.lost_audits or outcome.unrecognised or outcome.notes
+    ]
+    assert bad == [], f"seed {seed}"
+    assert sum(outcome.confirmed for outcome in outcomes) > 1000

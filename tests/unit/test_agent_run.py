@@ -1,0 +1,182 @@
+"""The agent's program and what it is started with: refusals, odd beginnings, and a real one that is let go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hft_otel.agent import run as module
+from hft_otel.agent import spawn
+from hft_otel.agent.remote import AgentRouter, InAgent, obstacle
+from hft_otel.agent.service import Unbuilt
+from hft_otel.agent.wire import PROTOCOL, Channel, Hello, Ready, Refused, Serve
+from hft_otel.config import AgentConfig, ConsoleConfig, CustomConfig, FileConfig, LogConfig
+from hft_otel.lanes.intake import Intake, Sizes
+from hft_otel.lanes.journal import Journal
+from hft_otel.lanes.shared import SharedLanes
+from hft_otel.logger import HFTLogger
+from hft_otel.record import LogLevel, LogRecord, LogType
+from hft_otel.redaction import Redactor
+from tests.unit.core_support import poll
+
+PROGRAM = Path(spawn.__file__).with_name("__main__.py")
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Channel, socket.socket]]:
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours)
+    with theirs:
+        yield channel, theirs
+    channel.close()
+
+
+def hello(version: int = PROTOCOL) -> Hello:
+    return Hello(version, os.getpid(), "/nowhere/lanes", "/nowhere/journal", 1.0, {})
+
+
+def test_the_program_says_who_starts_it() -> None:
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM)], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode == 1
+    assert "is started by the trading process" in done.stderr
+
+
+def test_a_trading_process_that_is_gone_at_once_leaves_nothing_to_do() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-P", str(PROGRAM), str(theirs.fileno())]
+        process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stderr=subprocess.PIPE)
+    ours.close()
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (0, b"")
+
+
+def test_a_program_that_was_replaced_by_another_version_is_refused(
+    ends: tuple[Channel, socket.socket],
+) -> None:
+    ends[0].send(hello(PROTOCOL + 1))
+    assert module.run(ends[1]) == 1
+    answer = ends[0].first(5)
+    assert isinstance(answer, Refused) and "another version" in answer.why
+
+
+def test_a_stream_that_is_not_there_is_refused(ends: tuple[Channel, socket.socket]) -> None:
+    ends[0].send(hello())
+    assert module.run(ends[1]) == 1
+    answer = ends[0].first(5)
+    assert isinstance(answer, Refused) and "/nowhere/lanes" in answer.why
+
+
+def test_one_that_says_nothing_is_not_waited_for(
+    ends: tuple[Channel, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FIRST", 0.05)
+    assert module.run(ends[1]) == 0
+
+
+@pytest.mark.parametrize("what", ["frozen", "nameless", "packed"])
+def test_where_python_cannot_be_started_that_is_said(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if what == "frozen":
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    elif what == "nameless":
+        monkeypatch.setattr(sys, "executable", "")
+    else:
+        monkeypatch.setattr(spawn, "_PROGRAM", Path("/app.zip/hft_otel/agent/__main__.py"))
+    with pytest.raises(spawn.CannotStart):
+        spawn.start(AgentConfig())
+
+
+def test_an_interpreter_that_is_gone_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(OSError):
+        spawn.start(AgentConfig())
+
+
+def test_what_python_needs_is_in_the_environment_and_the_rest_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "x")
+    monkeypatch.setenv("LC_TIME", "C")
+    sent = spawn.exported()
+    assert sent["MY_TOKEN"] == "x"
+    assert not {"PATH", "LC_TIME", "PYTHONPATH"} & set(sent)
+
+
+@pytest.mark.parametrize(
+    ("backend", "said"),
+    [
+        (FileConfig(), ""),
+        (ConsoleConfig(), ""),
+        (ConsoleConfig(through="stdlib"), "Python's logging of this process"),
+        (CustomConfig(class_path="app:Mine"), ""),
+        (CustomConfig(class_path="__main__:Mine"), "a class of the program itself"),
+        (CustomConfig(class_path="app:Mine", config={"lock": object()}), "cannot be sent to another process"),
+        (CustomConfig(enabled=False, class_path="__main__:Mine"), ""),
+    ],
+)
+def test_what_only_this_process_can_serve_is_said(backend: FileConfig, said: str) -> None:
+    why = obstacle(LogConfig(backends={"it": backend}))
+    assert said in why
+    assert bool(why) is bool(said)
+
+
+def test_a_backend_in_the_agent_answers_gates_and_takes_nothing() -> None:
+    config = LogConfig(
+        backends={"file": FileConfig()}, routing_rules=[{"backends": ["file"], "min_level": "ERROR"}]
+    )
+    router = AgentRouter(config)
+    assert router.threshold("x") == 40
+    (stand_in,) = router.get_backends(LogRecord(1.0, LogLevel.ERROR, LogType.TEXT, "x", "m", {}))
+    assert isinstance(stand_in, InAgent) and repr(stand_in) == "<InAgent file>"
+    with pytest.raises(RuntimeError, match="lives in the agent"):
+        asyncio.run(stand_in.write(LogRecord(1.0, LogLevel.ERROR, LogType.TEXT, "x", "m", {})))
+    asyncio.run(stand_in.flush())
+
+
+def test_what_could_not_be_built_says_why_whenever_it_is_asked() -> None:
+    unbuilt = Unbuilt("mine", RuntimeError("no licence"))
+    for call in (unbuilt.open, lambda: unbuilt.deliver([])):
+        with pytest.raises(RuntimeError, match="no licence"):
+            call()
+    assert Unbuilt("mine", RuntimeError()).why == "RuntimeError"
+
+
+def test_an_agent_that_is_let_go_ends_and_leaves_what_it_did_not_settle(tmp_path: Path) -> None:
+    """A keeper lets go of it where a thread takes over; what is not delivered is then the thread's."""
+    lanes = SharedLanes(tmp_path / "lanes", Sizes(4096, 4, 4, 4))
+    intake = Intake(Journal(tmp_path / "journal", 16 * 1024, 2, lanes), lanes.sizes, lanes)
+    config = LogConfig(
+        backends={"file": FileConfig(file_path=str(tmp_path / "out.log"))},
+        routing_rules=[{"backends": ["file"]}],
+    )
+    router = AgentRouter(config)
+    logger = HFTLogger("x", pipeline=intake.register(router, [], Redactor()), intake=intake)
+    logger.info("delivered")
+    intake.announce(1)
+    started = spawn.start(AgentConfig())
+    try:
+        stream, journal = str(lanes.stream_folder), str(intake.journal.stream_folder)
+        started.channel.send(Hello(PROTOCOL, os.getpid(), stream, journal, 5.0, {}))
+        started.channel.send(Serve(0, router.packed, {}))
+        assert started.channel.first(30) == Ready(started.pid)
+        intake.publish()  # as a keeper does when it is asked
+        poll(lambda: (tmp_path / "out.log").exists() and "delivered" in (tmp_path / "out.log").read_text())
+    finally:
+        started.channel.close()
+    ways: list[str] = []
+    poll(lambda: ways.append(spawn.ended(started.pid)) or ways[-1], 30)
+    assert ways[-1] == "exit status 0"
+    assert lanes.stream_folder.exists()  # its process lives
+    intake.journal.close(settled=True)
+    lanes.close(remove=True)
