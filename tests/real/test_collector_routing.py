@@ -209,11 +209,17 @@ def test_audits_of_any_size_that_the_sdk_takes_pass_both_collectors(tmp_path: Pa
     with backends() as behind, production(tmp_path, behind) as (agent, gateway):
         mark = {"hft.backends": "elasticsearch"}
         logs = [
-            {"eventName": "audit.big", "attributes": _attributes({"audit.id": each, "text": "x" * 300_000})}
+            {
+                "eventName": "audit.big",
+                "timeUnixNano": "1767225600000000000",
+                "body": {"stringValue": "big"},
+                "attributes": _attributes({"audit.id": each, "text": "x" * 300_000}),
+            }
             for each in sorted(ids)
         ]
         scope = {"scope": {"name": "app", "attributes": _attributes(mark)}, "logRecords": logs}
-        request = {"resourceLogs": [{"resource": {"attributes": []}, "scopeLogs": [scope]}]}
+        resource = {"attributes": _attributes({"service.name": "big"})}
+        request = {"resourceLogs": [{"resource": resource, "scopeLogs": [scope]}]}
         _post(f"http://{agent.address('HFT_COLLECTOR_AUDIT_HTTP_PORT')}", "logs", request)
         wait_until(
             lambda: set(behind.elastic_audits()), lambda found: found == ids, "40 audits of 300 kB", 20

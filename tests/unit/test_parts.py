@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tools.parts import BuildError, UnavailableError, catalog, cli, collectors, steps
+from tools.parts import BuildError, UnavailableError, catalog, cli, collectors, model, steps
 
 REFUSAL = """\
 go: example.org/contrib/exporter/elasticsearchexporter@v0.161.0: reading https://proxy.example.org/x.zip: 403 Forbidden
@@ -127,3 +129,12 @@ def test_collector_with_elasticsearch_is_the_small_one_and_that_exporter() -> No
     pinned = [line.split() for line in collectors.ELASTICSEARCH_SUMS.read_text().splitlines()]
     assert [f"{module} {version}" for module, version, _ in pinned] == [replaced[0], f"{replaced[0]}/go.mod"]
     assert {**more, "dist": 0} == {**small, "dist": 0}
+
+
+def test_command_line_runs_with_the_standard_library_alone_and_names_every_program() -> None:
+    no_packages = [sys.executable, "-S", "-m", "tools.parts", "--where"]
+    done = subprocess.run(
+        no_packages, capture_output=True, text=True, check=False, cwd=model.ROOT, timeout=60
+    )
+    assert done.returncode in (cli.EXIT_OK, cli.EXIT_UNAVAILABLE), done.stderr
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == list(catalog.PROGRAMS)
