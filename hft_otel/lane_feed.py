@@ -153,9 +153,8 @@ class SharedLaneReader(LaneReader):
             return
         segment, offset = self.cursor.segment, self.cursor.offset
         if segment.path is not None and offset != self._noted(segment):
-            segment.note_settled(
-                offset
-            )  # or a successor, which counts from zero, would count these once more
+            # Or a successor, which counts from zero, would count these once more.
+            segment.note_settled(offset)
 
     @property
     def settled(self) -> bool:

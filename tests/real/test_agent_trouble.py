@@ -432,13 +432,14 @@ def test_the_status_shows_what_is_there(folder: Path) -> None:
             (seen,) = json.loads(shown.stdout)
             return dict(seen)
 
-        seen = wait_until(ask, lambda seen: seen["status"]["destinations"], "counts")
+        def delivered(seen: dict[str, Any]) -> dict[tuple[str, str], int]:
+            parts = seen["status"]["destinations"]
+            return {(part["destination"], part["type"]): part["delivered"] for part in parts}
+
+        all_of_it = {("file", "TEXT"): 100, ("file", "AUDIT"): 100}
+        seen = wait_until(ask, lambda seen: delivered(seen) == all_of_it, "all of it")
         assert seen["verdict"] == "serving"
         assert (seen["status"]["trader"], seen["status"]["agent"]) == (process.pid, agent)
-        sums = {
-            (part["destination"], part["type"]): part["delivered"] for part in seen["status"]["destinations"]
-        }
-        assert sums == {("file", "TEXT"): 100, ("file", "AUDIT"): 100}
         say(process)
     await_quiet(folder)
 
