@@ -32,6 +32,7 @@ __all__ = [
     "frame_length",
     "is_tag",
     "last_frame",
+    "pack_header",
     "split_frames",
 ]
 
@@ -145,7 +146,7 @@ class Segment:
 
     def write_header(self, header: Header) -> None:
         """Store the whole header; only while nobody else has the file."""
-        _HEADER.pack_into(self.memory, 0, MAGIC, VERSION, self.size, *header)
+        self.memory[:HEADER_SIZE] = pack_header(header, self.size)
 
     @property
     def is_cut(self) -> bool:
@@ -213,6 +214,11 @@ class Segment:
         self.memory.close()
         if unlink and self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def pack_header(header: Header, size: int) -> bytes:
+    """Return a header as it stands at the beginning of a file of that size."""
+    return _HEADER.pack(MAGIC, VERSION, size, *header)
 
 
 def split_frames(chunk: bytes, limit: int) -> tuple[list[bytes], int]:
