@@ -15,8 +15,9 @@ from typing import Any
 from ._canonical import canonical
 from ._validation import validate
 from ._yaml import with_environment  # its import also gives LogConfig what reads files
+from .audit.trail import Keeping
 from .building import Builder, make_router
-from .config import AgentConfig, ConfigError, LogConfig
+from .config import AgentConfig, ConfigError, JournalConfig, LogConfig
 from .interfaces import HFTLoggerInterface, LogBackend
 from .lanes.intake import Drain, Intake, Pipeline, agent_intake, drain_by_default, process_intake
 from .lanes.journal import Journal
@@ -87,15 +88,17 @@ class _Process:
         self._lock = threading.RLock()
         self._wired: dict[bytes, _Wired] = {}
         self._agent: AgentConfig | None = None
+        self._journal = JournalConfig()
+        """What the configuration says that was the first."""
         self._builder = Builder()
         self._ends: list[Callable[[float], None]] = []
         """What ends the drains of this process, each within a number of seconds."""
 
     def _begin_child(self) -> None:
         """Forget the parent's live backends; the configurations stay, to build the child's from."""
-        wired, agent = self._wired, self._agent
+        wired, agent, journal = self._wired, self._agent, self._journal
         self._begin()
-        self._wired, self._agent = wired, agent
+        self._wired, self._agent, self._journal = wired, agent, journal
 
     def logger(self, name: str, config: LogConfig) -> HFTLogger:
         """Return a logger of the pipeline for this configuration, which is built at its first use."""
@@ -106,6 +109,8 @@ class _Process:
                 for warning in validate(config):
                     say(f"warning: {warning}")
                 self._check_shared(config)
+                if not self._wired:
+                    self._journal = config.journal
                 wired = self._wired[key] = self._for_agent(config) or self._for_thread(config)
             level = level_number(config.min_level, LogLevel.DEBUG)
             context = config.global_context
@@ -153,6 +158,7 @@ class _Process:
                 intake.pipelines[pipeline.number] = wired.pipeline = pipeline
                 wired.pid = os.getpid()
         worker = Worker(intake)
+        worker.keep(Keeping.of(self._journal))
         for pipeline in intake.pipelines:
             worker.add(pipeline)
         worker.start()

@@ -17,6 +17,7 @@ from contextlib import suppress
 from itertools import chain
 from queue import Empty, SimpleQueue
 
+from .audit.trail import Keeping, make_trail
 from .audit_feed import AuditReader
 from .lane_feed import LaneReader, SharedLaneReader, oldest_unread, with_drops
 from .lanes.intake import Intake, Pipeline
@@ -88,6 +89,17 @@ class Worker:
         """Start draining."""
         self._thread.start()
 
+    def keep(self, keeping: Keeping) -> None:
+        """Keep a trail of all audit events that are read here; before the first `add`."""
+        journal = self._intake.journal
+        self._audits.keep(make_trail(journal.stream_folder.parent, journal.stream, keeping))
+        self._recovered.keeping = keeping
+
+    @property
+    def trail_problem(self) -> str:
+        """Why a trail cannot be kept at the moment; empty while it is."""
+        return self._audits.problem or self._recovered.problem
+
     def add(self, pipeline: Pipeline) -> None:
         """Serve a further pipeline, starting its destinations; the first one also gets what dead processes left."""
         with self._lock:
@@ -140,6 +152,7 @@ class Worker:
             self._audits.turn()
             self._recovered.turn()
             self._settle_delivered()
+            self._audits.finish()
         report = self.report(complete=True)
         report.complete = not report.pending
         self._intake.journal.close(settled=self._audits.settled)
@@ -206,11 +219,18 @@ class Worker:
             if moved:
                 time.sleep(_YIELD if moved < _SLICE else 0)
             elif self._stopping:
+                self._anchor()
                 return
             elif self._requests:
                 time.sleep(_YIELD)
             else:
                 self._rest()
+
+    def _anchor(self) -> None:
+        """Anchor all that was read, while the destinations are still open."""
+        with self._lock, suppress(Exception):  # a bug of ours must not keep the process from ending
+            self._audits.anchor()
+            self._recovered.anchor()
 
     def _round(self) -> int:
         with self._lock:

@@ -19,7 +19,6 @@ import msgspec
 
 __all__ = [
     "ANCHORS",
-    "ANCHOR_EVENT",
     "ENTRIES",
     "TRAIL",
     "Anchor",
@@ -37,8 +36,6 @@ TRAIL = ".trail"
 """How the names of folders end that hold what is kept of a stream, beside the folder of the stream itself."""
 ENTRIES = "chain.jsonl"
 ANCHORS = "anchors.jsonl"
-ANCHOR_EVENT = "hft.audit.anchor"
-"""The event name of an anchor where it is exported."""
 _CHECK = 16
 
 

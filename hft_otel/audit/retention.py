@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -63,5 +62,5 @@ def _remove(trail: Path, last: str) -> Iterator[Anchor]:
     for path in trail.glob("*.seg"):
         if path.name <= last:
             with suppress(FileNotFoundError):
-                os.unlink(path)
+                path.unlink()
     yield anchor

@@ -12,24 +12,31 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from ..config import JournalConfig
 from ..lanes.segment import HEADER_SIZE, Header, Segment, pack_header
 from .chain import ANCHORS, ENTRIES, Anchor, Entry, Head, kept_name, read_lines, to_line, trail_folder
 from .files import append, mend, store
 from .retention import prune
 
-__all__ = ["NO_TRAIL", "Keeping", "NoTrail", "Trail"]
+__all__ = ["NO_TRAIL", "Keeping", "NoTrail", "Trail", "make_trail"]
 
 _RETRY_AFTER = 1.0
 _PRUNE_EVERY = 60.0
 _DAY = 86_400.0
+_MB = 1 << 20
 
 
 class Keeping(NamedTuple):
     """How long settled segments are kept, and how often the chain is anchored."""
 
-    days: float = 30.0
-    max_bytes: int = 1 << 30
-    anchor_interval: float = 60.0
+    days: float
+    max_bytes: int
+    anchor_interval: float
+
+    @classmethod
+    def of(cls, config: JournalConfig) -> Keeping:
+        """Return what a configuration says."""
+        return cls(config.keep_days, int(config.keep_mb * _MB), config.anchor_interval)
 
 
 class NoTrail:
@@ -226,6 +233,11 @@ class Trail(NoTrail):
     def _refused(self, error: OSError) -> None:
         self.problem = f"{_REFUSED} {self.folder}: {error}"
         self._retry_at = time.monotonic() + _RETRY_AFTER
+
+
+def make_trail(folder: Path, stream: str, keeping: Keeping | None) -> NoTrail:
+    """Return the trail of a stream in a journal's folder, if it is to have one."""
+    return Trail(folder, stream, keeping) if keeping is not None and keeping.days else NO_TRAIL
 
 
 _REFUSED = "the audit trail cannot be written to"
