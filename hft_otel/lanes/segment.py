@@ -34,6 +34,7 @@ __all__ = [
     "last_frame",
     "pack_header",
     "split_frames",
+    "unpack_header",
 ]
 
 HEADER_SIZE = 64
@@ -136,12 +137,7 @@ class Segment:
 
     def read_header(self) -> Header:
         """Return the header; raises BadSegment where it is not one of ours."""
-        magic, version, _, *words = _HEADER.unpack_from(self.memory)
-        if magic != MAGIC:
-            raise BadSegment(f"{self.path} is not a segment of hft-otel")
-        if version not in _READABLE:
-            raise BadSegment(f"{self.path} has version {version}, this is version {VERSION}")
-        header = Header(*words)
+        header = unpack_header(self.memory, self.path)
         return header._replace(settled=min(max(header.settled, HEADER_SIZE), self.size))
 
     def write_header(self, header: Header) -> None:
@@ -219,6 +215,18 @@ class Segment:
 def pack_header(header: Header, size: int) -> bytes:
     """Return a header as it stands at the beginning of a file of that size."""
     return _HEADER.pack(MAGIC, VERSION, size, *header)
+
+
+def unpack_header(data: bytes | mmap.mmap, path: Path | None = None) -> Header:
+    """Return the header that a file begins with; raises BadSegment where it is not one of ours."""
+    if len(data) < _HEADER.size:
+        raise BadSegment(f"{path} is shorter than a header")
+    magic, version, _, *words = _HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise BadSegment(f"{path} is not a segment of hft-otel")
+    if version not in _READABLE:
+        raise BadSegment(f"{path} has version {version}, this is version {VERSION}")
+    return Header(*words)
 
 
 def split_frames(chunk: bytes, limit: int) -> tuple[list[bytes], int]:
