@@ -307,7 +307,7 @@ def _events_before(start: Cursor) -> Iterator[bytes]:
 
 
 def _anchor_record(anchor: Anchor, via_collector: tuple[str, ...]) -> LogRecord:
-    """Return an anchor as the audit event that it leaves as; its id repeats when the same is anchored again."""
+    """Return an anchor as what it leaves as; without an `audit.id`, which only the application's events have."""
     return LogRecord(
         anchor.time_ns / 1e9,
         LogLevel.INFO,
@@ -321,6 +321,5 @@ def _anchor_record(anchor: Anchor, via_collector: tuple[str, ...]) -> LogRecord:
             "audit.kept_from": anchor.kept_from,
         },
         time_ns=anchor.time_ns,
-        audit_id=f"{anchor.stream}-anchor-{anchor.seq}",
         via_collector=via_collector,
     )
