@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..config import ConfigError
+from .audit_app import audit
 
 __all__ = ["app"]
 
@@ -39,6 +40,7 @@ def app() -> None:
     hft-otel explain config/logging.yaml --type TEXT --level ERROR --logger parser.mexc
     hft-otel collector render config/logging.yaml      the Collector's configuration, from the same file
     hft-otel status --watch                what the agents of running trading processes do
+    hft-otel audit verify logs/journal     is the audit trail complete and unchanged
 
     Exit status: 0 fine, 1 the command found something wrong, 2 wrong usage or configuration.
     """
@@ -165,3 +167,6 @@ def status(file: Path | None, folder: Path | None, watch: bool, as_json: bool) -
     from .status import run
 
     raise SystemExit(run(file, folder, watch=watch, as_json=as_json))
+
+
+app.add_command(audit)

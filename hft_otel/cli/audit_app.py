@@ -1,0 +1,77 @@
+"""`hft-otel audit` and its options; each command's work is in audit.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["audit"]
+
+_FOLDER = click.argument(
+    "folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="One line of JSON per item instead of a table.")
+
+
+@click.group()
+def audit() -> None:
+    r"""Look at an audit trail, and prove that it is complete. DIR is the journal's folder, or one `.trail` in it.
+
+    \b
+    hft-otel audit verify logs/journal --anchors /mnt/collector/audit.jsonl
+    hft-otel audit show logs/journal --event 'order_*' --since 15m --context symbol=BTCUSDT
+    hft-otel audit reconcile logs/journal --against /mnt/collector/audit.jsonl
+
+    All of them may be used while the trail is being written.
+    """
+
+
+@audit.command()
+@_FOLDER
+@click.option(
+    "--anchors", multiple=True, metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Anchors that left this machine: what a Collector's file exporter wrote, or a file backend with"
+    " `format: json`; may be repeated.",
+)  # fmt: skip
+@_JSON
+def verify(folder: Path, anchors: tuple[Path, ...], as_json: bool) -> None:
+    """Prove that no event was changed, left out, added or moved, and none cut off before the last anchor.
+
+    Without --anchors this holds against accidents, and against whoever could not change all of DIR; with them also
+    against who could. Exit status 1 where something is wrong, with the place.
+    """
+    from .audit import run_verify
+
+    raise SystemExit(run_verify(folder, anchors, as_json=as_json))
+
+
+@audit.command()
+@_FOLDER
+@click.option(
+    "--event", "events", multiple=True, metavar="GLOB", help="Only events of this name; may be repeated."
+)
+@click.option("--since", metavar="TIME", help="Only from then on: 2026-03-01T09:30, or 15m, 2h, 3d ago.")
+@click.option("--until", metavar="TIME", help="Only before then.")
+@click.option(
+    "--context", multiple=True, metavar="KEY=VALUE", help="Only with this context; all of them, if repeated."
+)
+@click.option("--limit", type=click.IntRange(1), help="Only the last so many.")
+@_JSON
+def show(
+    folder: Path,
+    events: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    context: tuple[str, ...],
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Print the events of a trail by time, delivered ones and those that wait; --json prints as the file backend does."""
+    from .audit import run_show, time_of
+
+    chosen = (
+        None if since is None else time_of(since, "--since"),
+        None if until is None else time_of(until, "--until"),
+    )
+    raise SystemExit(run_show(folder, events, chosen, context, limit, as_json=as_json))
