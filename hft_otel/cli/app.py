@@ -32,7 +32,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hft-otel")
 def app() -> None:
-    r"""The OpenTelemetry-native logger for trading systems: look at its configuration, and see it work.
+    """The OpenTelemetry-native logger for trading systems: look at its configuration, and see it work.
 
     \b
     hft-otel demo                          an arbitrage system over replayed market data, fully logged
@@ -43,7 +43,7 @@ def app() -> None:
     hft-otel audit verify logs/journal     is the audit trail complete and unchanged
 
     Exit status: 0 fine, 1 the command found something wrong, 2 wrong usage or configuration.
-    """
+    """  # noqa: D301  (\b is what click takes for "leave the lines as they are")
 
 
 @app.command()

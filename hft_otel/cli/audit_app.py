@@ -16,7 +16,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One line of JSON p
 
 @click.group()
 def audit() -> None:
-    r"""Look at an audit trail, and prove that it is complete. DIR is the journal's folder, or one `.trail` in it.
+    """Look at an audit trail, and prove that it is complete. DIR is the journal's folder, or one `.trail` in it.
 
     \b
     hft-otel audit verify logs/journal --anchors /mnt/collector/audit.jsonl
@@ -24,7 +24,7 @@ def audit() -> None:
     hft-otel audit reconcile logs/journal --against /mnt/collector/audit.jsonl
 
     All of them may be used while the trail is being written.
-    """
+    """  # noqa: D301  (\b is what click takes for "leave the lines as they are")
 
 
 @audit.command()
@@ -44,6 +44,31 @@ def verify(folder: Path, anchors: tuple[Path, ...], as_json: bool) -> None:
     from .audit import run_verify
 
     raise SystemExit(run_verify(folder, anchors, as_json=as_json))
+
+
+@audit.command()
+@_FOLDER
+@click.option(
+    "--against", multiple=True, required=True, metavar="FILE|elasticsearch:URL",
+    help="What a Collector's file exporter wrote, or a file backend with `format: json`; or"
+    " elasticsearch:http://host:9200/INDEX. May be repeated, for the parts of a rotated file.",
+)  # fmt: skip
+@click.option(
+    "--field",
+    default="attributes.audit.id",
+    show_default=True,
+    help="The field of audit.id in Elasticsearch.",
+)
+@_JSON
+def reconcile(folder: Path, against: tuple[str, ...], field: str, as_json: bool) -> None:
+    """Say which events have not arrived somewhere, and which arrived more than once.
+
+    An event that a destination has not acknowledged yet is waiting, not missing. Duplicates have the same audit.id: they
+    are recognised, and no fault. Exit status 1 where something is missing.
+    """
+    from .audit_arrived import run_reconcile
+
+    raise SystemExit(run_reconcile(folder, against, field, as_json=as_json))
 
 
 @audit.command()
