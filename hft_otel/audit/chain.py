@@ -17,10 +17,11 @@ from typing import Self, TypeVar
 
 import msgspec
 
+from ..lanes.streams import TRAIL
+
 __all__ = [
     "ANCHORS",
     "ENTRIES",
-    "TRAIL",
     "Anchor",
     "BadLine",
     "Entry",
@@ -32,8 +33,6 @@ __all__ = [
     "trail_folder",
 ]
 
-TRAIL = ".trail"
-"""How the names of folders end that hold what is kept of a stream, beside the folder of the stream itself."""
 ENTRIES = "chain.jsonl"
 ANCHORS = "anchors.jsonl"
 _CHECK = 16

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..lanes.segment import HEADER_SIZE, BadSegment, Header, split_frames, unpack_header
+from ..lanes.streams import DAMAGED, TRAIL
 from ..record import LogRecord
 from ..redaction import Redactor
 from ..unpack import Unpacker
-from .chain import TRAIL
 
 __all__ = ["SegmentFile", "StreamFiles", "bodies", "find_streams", "read_events", "segments_of"]
 
 _SLICE = 1024
-_DAMAGED = ".damaged"
 
 
 class StreamFiles(NamedTuple):
@@ -45,7 +44,7 @@ def find_streams(folder: Path) -> list[StreamFiles]:
     if folder.name.endswith(TRAIL):
         return [_stream(folder.parent, folder.name.removesuffix(TRAIL))]
     names = {
-        path.name.removesuffix(TRAIL).removesuffix(_DAMAGED)
+        path.name.removesuffix(TRAIL).removesuffix(DAMAGED)
         for path in folder.iterdir()
         if path.is_dir() and not path.name.startswith(".")
     }
@@ -54,7 +53,7 @@ def find_streams(folder: Path) -> list[StreamFiles]:
 
 def _stream(folder: Path, name: str) -> StreamFiles:
     trail = folder / f"{name}{TRAIL}"
-    live = next((path for path in (folder / name, folder / f"{name}{_DAMAGED}") if path.is_dir()), None)
+    live = next((path for path in (folder / name, folder / f"{name}{DAMAGED}") if path.is_dir()), None)
     return StreamFiles(name, trail if trail.is_dir() else None, live)
 
 

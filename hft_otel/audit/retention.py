@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from .chain import ANCHORS, ENTRIES, TRAIL, Anchor, Entry, read_lines, to_line
+from ..lanes.streams import TRAIL
+from .chain import ANCHORS, ENTRIES, Anchor, Entry, read_lines, to_line
 from .files import append
 
 __all__ = ["prune"]

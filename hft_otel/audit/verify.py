@@ -48,6 +48,7 @@ def verify(folder: Path, outside: Iterable[Anchor] | None = None) -> list[Verdic
     verdicts = [
         _Check(stream, known.pop(stream.name, ()), strict=outside is not None).verdict() for stream in streams
     ]
+    verdicts = [each for each in verdicts if each.events or each.removed or each.problems]
     for name, anchors in known.items():
         last = max(anchor.seq for anchor in anchors)
         text = (

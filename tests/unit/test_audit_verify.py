@@ -230,7 +230,7 @@ def test_a_healthy_trail_passes_at_any_moment(
             desk.anchor()
         else:
             desk.turn()
-        assert [verdict.problems for verdict in verify(desk.folder)] == [[]]
+        assert [verdict.problems for verdict in verify(desk.folder)] in ([], [[]])
     desk.close()
     assert [each.problems for each in verify(desk.folder)] in ([], [[]])
 
