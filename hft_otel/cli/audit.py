@@ -48,7 +48,7 @@ def run_verify(folder: Path, anchors: tuple[Path, ...], *, as_json: bool) -> int
 def _print_verdicts(folder: Path, verdicts: list[Verdict], with_outside: bool) -> None:
     out = Console()
     if not verdicts:
-        out.print(f"{escape(str(folder))} holds no audit stream")
+        out.print(f"{escape(str(folder))} holds no audit stream", soft_wrap=True)
         return
     grid = Table(header_style="bold")
     for heading in ("stream", "events", "removed", "last", "proven up to", "from outside", ""):

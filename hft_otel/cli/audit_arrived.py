@@ -45,7 +45,7 @@ def _ids(source: str, field: str) -> Iterator[str]:
 def _print(folder: Path, found: list[Reconciled]) -> None:
     out = Console()
     if not found:
-        out.print(f"{escape(str(folder))} holds no audit stream")
+        out.print(f"{escape(str(folder))} holds no audit stream", soft_wrap=True)
         return
     grid = Table(header_style="bold")
     grid.add_column("stream", overflow="fold")
