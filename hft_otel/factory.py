@@ -138,12 +138,17 @@ class _Process:
         """Return the enabled backends, each shared with every configuration that asks for the same."""
         return self._builder.backends(config)
 
+    def _make_durable(self, intake: Intake) -> None:
+        if self._journal.durability == "sync":
+            intake.sync_audits()
+
     # -- a thread of this process delivers --
 
     def _for_thread(self, config: LogConfig) -> _Wired:
         journal = config.journal
         backends = self.backends(config)
         intake = process_intake(journal.folder, journal.segment_kb * 1024, journal.spare_segments)
+        self._make_durable(intake)
         router = make_router(config, backends)
         pipeline = intake.register(router, list(backends.values()), Redactor(config.redact))
         return _Wired(config, intake, pipeline)
@@ -162,7 +167,7 @@ class _Process:
         for pipeline in intake.pipelines:
             worker.add(pipeline)
         worker.start()
-        notices = watching(worker, lambda: intake.journal.problem)
+        notices = watching(worker, lambda: intake.problem)
         notices.start()
         self._at_end(partial(self._end_worker, worker, notices, intake.journal), first=True)
         return worker
@@ -194,6 +199,7 @@ class _Process:
         if why:
             say(f"no agent for this configuration, since {why}; a thread of this process delivers")
             return None
+        self._make_durable(intake)
         self._agent = self._agent or config.agent
         intake.start_drain = self._start_keeper
         router = AgentRouter(config)

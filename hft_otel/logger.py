@@ -26,6 +26,7 @@ from .arguments import (
 )
 from .interfaces import HFTLoggerInterface, LogBackend
 from .lanes.capture import cut, message_text, plain, plain_context
+from .lanes.durability import SyncedRoom
 from .lanes.frames import AUDIT, COUNTER, GAUGE, LATENCY, UNSAID, encode, seal_audit
 from .lanes.intake import Intake, Pipeline, Router, process_intake
 from .lanes.room import ClosedRoom, Room
@@ -132,7 +133,7 @@ class HFTLogger(HFTLoggerInterface):
             intake.low,
             intake.high,
             intake.metric,
-            intake.audit,
+            intake.audit_door,
         )
         self._closed = False
         self._context = BoundContext(self._repack, context or {})
@@ -247,13 +248,13 @@ class HFTLogger(HFTLoggerInterface):
         report = self.force_flush(timeout)
         if not self._closed:
             self._closed = True
-            self._low, self._high, self._metric, self._audit = (ClosedRoom(room) for room in self._rooms())  # type: ignore[assignment]
+            self._low, self._high, self._metric, self._audit = (ClosedRoom(room) for room in self._rooms())  # type: ignore[assignment,arg-type]
         return report
 
     def __repr__(self) -> str:
         return f"<HFTLogger {self.name} ({logging.getLevelName(self._threshold)})>"
 
-    def _rooms(self) -> tuple[Room, Room, Room, Room]:
+    def _rooms(self) -> tuple[Room, Room, Room, Room | SyncedRoom]:
         return self._low, self._high, self._metric, self._audit
 
     def _room(self, level: int) -> Room:

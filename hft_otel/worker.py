@@ -20,6 +20,7 @@ from queue import Empty, SimpleQueue
 from .audit.trail import Keeping, make_trail
 from .audit_feed import AuditReader
 from .lane_feed import LaneReader, SharedLaneReader, oldest_unread, with_drops
+from .lanes.durability import DiskSync, Flusher
 from .lanes.intake import Intake, Pipeline
 from .lanes.remote import RemoteIntake
 from .lanes.remote_room import RemoteRoom
@@ -71,6 +72,7 @@ class Worker:
             self._retire,
             self._knows_all,
         )
+        self._flusher: Flusher | None = None
         self._recovered = Recovery(self._routes)
         self._requests: list[tuple[FlushTicket, tuple[tuple[int, int], ...]]] = []
         self._lock = threading.Lock()
@@ -88,17 +90,28 @@ class Worker:
     def start(self) -> None:
         """Start draining."""
         self._thread.start()
+        if self._flusher is not None:
+            self._flusher.start()
 
     def keep(self, keeping: Keeping) -> None:
         """Keep a trail of all audit events that are read here; before the first `add`."""
         journal = self._intake.journal
         self._audits.keep(make_trail(journal.stream_folder.parent, journal.stream, keeping))
         self._recovered.keeping = keeping
+        if keeping.group_interval:
+            room, cursor = self._intake.audit, self._audits.cursor
+            self._flusher = Flusher(
+                DiskSync(lambda: journal.stream_folder),
+                keeping.group_interval,
+                lambda: room.position,
+                lambda: cursor.segment.index,
+            )
 
     @property
     def trail_problem(self) -> str:
         """Why a trail cannot be kept at the moment; empty while it is."""
-        return self._audits.problem or self._recovered.problem
+        disk = self._flusher.problem if self._flusher is not None else ""
+        return self._audits.problem or self._recovered.problem or disk
 
     def add(self, pipeline: Pipeline) -> None:
         """Serve a further pipeline, starting its destinations; the first one also gets what dead processes left."""
@@ -141,6 +154,8 @@ class Worker:
             room.shut()  # else threads that go on logging would keep the worker from ever being done
         self._stopping = True
         self._wake.put(None)
+        if self._flusher is not None:
+            self._flusher.stop()
         self._thread.join(max(deadline - time.monotonic(), 0.05))
         for outbox in self.outboxes.values():
             outbox.close(deadline)

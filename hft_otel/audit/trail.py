@@ -32,11 +32,14 @@ class Keeping(NamedTuple):
     days: float
     max_bytes: int
     anchor_interval: float
+    group_interval: float = 0.0
+    """Seconds between two looks at what is to be put on the disk; 0 leaves that to the kernel, or to the callers."""
 
     @classmethod
     def of(cls, config: JournalConfig) -> Keeping:
         """Return what a configuration says."""
-        return cls(config.keep_days, int(config.keep_mb * _MB), config.anchor_interval)
+        group = config.group_interval_ms / 1000 if config.durability == "group" else 0.0
+        return cls(config.keep_days, int(config.keep_mb * _MB), config.anchor_interval, group)
 
 
 class NoTrail:
