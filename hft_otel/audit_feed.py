@@ -99,12 +99,15 @@ class AuditReader:
         self._via: dict[str, None] = {}
         """The backends behind the Collector that want events; in the order in which they were met."""
         self._is_kept = True
+        self._settled_before: list[bytes] = []
+        """The last event that a reader before us has delivered: who wanted it wants the anchor of it, too."""
 
     def keep(self, trail: NoTrail) -> None:
         """Keep what is read on this trail; before the first turn."""
         before = list(_events_before(self._census))
         trail.begin(self._seq - len(before), before)
         self._trail = trail
+        self._settled_before = before[-1:]
 
     @property
     def problem(self) -> str:
@@ -220,7 +223,13 @@ class AuditReader:
             self.sums.unrouted += 1
         for outbox in takers:
             outbox.tallies.accepted[LogType.AUDIT] += 1
-            self._feeds[outbox].is_used = True
+        self._note_takers(event)
+
+    def _note_takers(self, event: tuple[LogRecord, tuple[Outbox, ...]]) -> None:
+        """Remember who keeps events, for the anchors."""
+        for outbox in event[1]:
+            if outbox in self._feeds:
+                self._feeds[outbox].is_used = True
         for name in event[0].via_collector:
             self._via[name] = None
 
@@ -268,6 +277,10 @@ class AuditReader:
     def _export(self, anchors: Iterable[Anchor]) -> None:
         """Offer anchors to whoever keeps audit events; they leave behind the events, and are counted like them."""
         for anchor in anchors:
+            while self._settled_before:
+                event = self._event(self._settled_before.pop(), self._seq)
+                if event is not None:
+                    self._note_takers(event)
             record = _anchor_record(anchor, tuple(self._via))
             for feed in self._feeds.values():
                 outbox = feed.outbox

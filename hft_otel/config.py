@@ -246,10 +246,9 @@ class JournalConfig(Guarded):
     spare_segments: Annotated[int, Meta(ge=1, le=1_000)] = 4
     """Segments kept ready, so that no audit call ever allocates one."""
     durability: Annotated[str, OneOf(("process", "group", "sync"))] = "process"
-    """Where an event is when the call returns: in file-backed memory; the same, and on the disk within
-    `group_interval_ms`; or on the disk, which the call waits for."""
+    """When the call returns an event is in file-backed memory; on the disk within an interval; on the disk."""
     group_interval_ms: Annotated[float, Meta(gt=0, le=60_000)] = 10.0
-    """Milliseconds between two looks at what is to be put on the disk; for `durability: group`."""
+    """The interval of `durability: group`, in milliseconds."""
     keep_days: Annotated[float, Meta(ge=0, le=36_500)] = 30.0
     """Days for which a segment is kept after every destination has it; 0 keeps, chains and anchors nothing."""
     keep_mb: Annotated[float, Meta(gt=0, le=1e9)] = 1024.0

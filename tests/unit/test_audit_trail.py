@@ -72,6 +72,7 @@ def recover(desk: Desk, deliver: bool = True) -> list[str | None]:
     reader.turn()
     if deliver:
         reader.anchor()
+        got += [record.audit_id for record in outbox._queue]
         reader.finish()
     stream.close(settled=reader.settled)
     return got
@@ -190,9 +191,18 @@ class TestRestarts:
         before = entries(desk)
         assert before
         got = recover(desk)
-        assert got == [f"{desk.stream}-{number}" for number in range(150)]
+        assert got == [*(f"{desk.stream}-{number}" for number in range(150)), None]
         assert entries(desk)[: len(before)] == before
         assert problems(tmp_path) == []
+
+    def test_the_anchor_of_what_was_delivered_before_a_kill_leaves_at_the_next_start(
+        self, tmp_path: Path
+    ) -> None:
+        desk = Desk(tmp_path)
+        desk.write(10)
+        desk.leave()
+        assert recover(desk) == [None]
+        assert [anchor.seq for anchor in anchors(desk)] == [9]
 
     def test_a_line_that_a_kill_cut_off_is_mended(self, tmp_path: Path) -> None:
         desk = Desk(tmp_path)
