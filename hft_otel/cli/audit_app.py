@@ -22,6 +22,7 @@ def audit() -> None:
     hft-otel audit verify logs/journal --anchors /mnt/collector/audit.jsonl
     hft-otel audit show logs/journal --event 'order_*' --since 15m --context symbol=BTCUSDT
     hft-otel audit reconcile logs/journal --against /mnt/collector/audit.jsonl
+    hft-otel audit replay logs/journal --to http://127.0.0.1:4318 --first 4211 --last 4300
 
     All of them may be used while the trail is being written.
     """  # noqa: D301  (\b is what click takes for "leave the lines as they are")
@@ -100,3 +101,46 @@ def show(
         None if until is None else time_of(until, "--until"),
     )
     raise SystemExit(run_show(folder, events, chosen, context, limit, as_json=as_json))
+
+
+@audit.command()
+@_FOLDER
+@click.option(
+    "--to",
+    required=True,
+    metavar="FILE|URL",
+    help="A logging.yaml, or the endpoint of an OTLP receiver over HTTP.",
+)
+@click.option(
+    "--backend", "backends", multiple=True, metavar="NAME",
+    help="Only this backend of FILE; by default its otlp backends and those behind the Collector.",
+)  # fmt: skip
+@click.option("--stream", default="", metavar="NAME", help="Only this stream.")
+@click.option("--first", default=0, type=click.IntRange(0), help="From the event of this number on.")
+@click.option("--last", type=click.IntRange(0), help="Up to the event of this number.")
+@click.option(
+    "--timeout",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 86_400),
+    help="Seconds for all of it.",
+)
+@_JSON
+def replay(
+    folder: Path,
+    to: str,
+    backends: tuple[str, ...],
+    stream: str,
+    first: int,
+    last: int | None,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Send events of a trail again, each with the audit.id it has: who goes by that, keeps them once.
+
+    Exit status 1 where not every event was taken.
+    """
+    from .audit_replay import run_replay, target
+
+    config = target(to, backends)
+    raise SystemExit(run_replay(folder, config, stream, first, last, timeout, as_json=as_json))
