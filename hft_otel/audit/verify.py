@@ -188,7 +188,7 @@ class _Check:
             self._problem(f"{segment.path.name} has no entry in {ENTRIES}")
             return
         header = Header(entry.number, entry.first_seq + 1, entry.size)
-        if segment.data[:HEADER_SIZE] != pack_header(header):
+        if segment.data[:HEADER_SIZE] != pack_header(header, entry.size):
             self._problem(f"{segment.path.name}: its header was changed, or it is another segment")
         if len(segment.data) != entry.size:
             self._problem(f"{segment.path.name}: {len(segment.data)} bytes, chained were {entry.size}")

@@ -132,7 +132,12 @@ def _where_to_look(out: Console, config: LogConfig, collector: DemoCollector | N
         path = backend.file_path if isinstance(backend, FileConfig) else backend.config.get("file_path")
         if backend.enabled and path:
             out.print(f"look at   {path}")
-        if isinstance(backend, PrometheusConfig) and backend.enabled and backend.scrape and backend.via == "sdk":
+        if (
+            isinstance(backend, PrometheusConfig)
+            and backend.enabled
+            and backend.scrape
+            and backend.via == "sdk"
+        ):
             out.print(f"scraped   http://{backend.host}:{backend.port}/metrics while it ran")
     if collector is not None:
         out.print(f"look at   {collector.folder}/logs.jsonl, metrics.jsonl, traces.jsonl")

@@ -171,7 +171,7 @@ def forge(trail: Path) -> None:
     (trail / ANCHORS).write_bytes(b"".join(map(to_line, forged)))
     from hft_otel.lanes.segment import Header, pack_header
 
-    header = pack_header(Header(last.number, last.first_seq + 1, end))
+    header = pack_header(Header(last.number, last.first_seq + 1, end), end)
     path.write_bytes(header + content[64:end])
 
 
