@@ -69,7 +69,7 @@ def say(made: Core, number: int) -> None:
             assert made.log.force_flush(30)
 
 
-@pytest.mark.parametrize("how", ["no span", "sampled out", "one span"])
+@pytest.mark.parametrize("how", ["no span", "sampled out", pytest.param("one span", marks=pytest.mark.slow)])
 def test_every_event_arrives_once_as_event_and_as_span_event(
     how: str, receiver: Receiver, tmp_path: Path
 ) -> None:
