@@ -22,14 +22,29 @@ import sys
 import tempfile
 import timeit
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, InMemoryLogRecordExporter
+from opentelemetry.sdk.trace import TracerProvider
 
-from hft_otel import FileConfig, LogConfig, LoggerFactory, PrometheusConfig, bridge_stdlib
+from hft_otel import (
+    FileBackend,
+    FileConfig,
+    HFTLogger,
+    JournalConfig,
+    LogConfig,
+    LoggerFactory,
+    PrometheusConfig,
+    bridge_stdlib,
+)
+from hft_otel.audit.trail import Keeping
+from hft_otel.lanes.intake import Intake
+from hft_otel.lanes.journal import Journal
+from hft_otel.worker import Worker
 
 WARM_UP, BURST = 100, 400
 """Calls before and in a burst that is timed; together fewer than the 512 that wake OpenTelemetry's exporting thread."""
@@ -139,6 +154,49 @@ def bridged(config: LogConfig, rest: Callable[[], object]) -> Candidate:
     return Candidate("stdlib, bridged to ours", STDLIB_CALL, {"log": log}, end, bridge.install)
 
 
+def audits(folder: Path, path: Path) -> list[Candidate]:
+    """Return an audit call of each durability, beside what others would write one with; all on the disk of `folder`."""
+    found: list[Candidate] = []
+    for durability in ("process", "group", "sync"):
+        journal = JournalConfig(durability=durability)
+        intake = Intake(Journal(folder / durability, 512 * 1024, 4))
+        file = FileBackend(FileConfig(file_path=str(folder / f"{durability}.log"), rotation=False))
+        if durability == "sync":
+            intake.sync_audits()
+        intake.start_drain = partial(start_worker, Keeping.of(journal))
+        logger: Any = HFTLogger("bench.audit", [file], intake=intake)
+        found.append(
+            Candidate(
+                f"audit, {durability}",
+                'log.audit("order_filled", symbol="BTCUSDT", px=1.5)',
+                {"log": logger},
+                partial(logger.force_flush, 5.0),
+                share=0.005 if durability == "sync" else 1,  # it waits for the disk
+            )
+        )
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s %(symbol)s %(px)s"))
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("bench")
+    span = tracer.start_span("order")
+    event = 'span.add_event("order_filled", {"symbol": "BTCUSDT", "px": 1.5})'
+    to_file = stdlib_logger("file", handler)
+    return [
+        *found,
+        Candidate("stdlib, FileHandler", STDLIB_CALL, to_file, lambda: None),
+        Candidate("OTel span.add_event", event, {"span": span}, lambda: None),
+    ]
+
+
+def start_worker(keeping: Keeping, intake: Intake) -> Worker:
+    """Start what reads a journal of its own."""
+    worker = Worker(intake)
+    worker.keep(keeping)
+    for pipeline in intake.pipelines:
+        worker.add(pipeline)
+    worker.start()
+    return worker
+
+
 def peers() -> list[Candidate]:
     """Return the same call through Python's logging and through OpenTelemetry's own handler."""
     waiting: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
@@ -222,7 +280,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         floor = Candidate("empty method", CALL, {"log": Empty()}, lambda: None)
-        bursts = measure([floor, *ours(Path(folder)), *peers()], options.rounds)
+        home = Path(folder)
+        bursts = measure([floor, *ours(home), *audits(home, home / "stdlib.log"), *peers()], options.rounds)
         if options.json:
             print(json.dumps({name: quiet_mean(values) for name, values in bursts.items()}, indent=2))
         else:

@@ -7,14 +7,16 @@ destinations go on, and a restart begins where the slowest one was.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from .audit.chain import Anchor
+from .audit.trail import NO_TRAIL, NoTrail
 from .lanes.room import Cursor
 from .lanes.segment import HEADER_SIZE, Segment
 from .ledger import LaneSums
 from .outbox import Outbox
-from .record import LogRecord, LogType
+from .record import ANCHOR_EVENT, LogLevel, LogRecord, LogType
 
 __all__ = ["AuditReader"]
 
@@ -45,6 +47,8 @@ class _Feed:
         self.seq = seq
         self.marks: deque[_Mark] = deque()
         self.settled: tuple[Segment, int] = (segment, offset)
+        self.is_used = False
+        """Whether an event was wanted here; who gets none needs no anchors either."""
 
     def mark(self) -> None:
         """Note that all before the cursor is settled once what is offered by now is."""
@@ -82,7 +86,8 @@ class AuditReader:
         self.sums = LaneSums(lane, LogType.AUDIT.value)
         self.stream = stream
         self._census = Cursor(start.segment, start.offset)
-        self._seq = seq + _events_before(start)
+        self._trail: NoTrail = NO_TRAIL
+        self._seq = seq + sum(1 for _ in _events_before(start))
         self._decode = decode
         self._retire = retire
         self._known = known
@@ -91,6 +96,23 @@ class AuditReader:
         self._feeds: dict[Outbox, _Feed] = {}
         self._fresh: dict[int, _Event] = {}
         """What the census decoded in this turn, by number, so that those who keep up need not decode it again."""
+        self._via: dict[str, None] = {}
+        """The backends behind the Collector that want events; in the order in which they were met."""
+        self._is_kept = True
+        self._settled_before: list[bytes] = []
+        """The last event that a reader before us has delivered: who wanted it wants the anchor of it, too."""
+
+    def keep(self, trail: NoTrail) -> None:
+        """Keep what is read on this trail; before the first turn."""
+        before = list(_events_before(self._census))
+        trail.begin(self._seq - len(before), before)
+        self._trail = trail
+        self._settled_before = before[-1:]
+
+    @property
+    def problem(self) -> str:
+        """Why something cannot be kept at the moment; empty while all is."""
+        return self._trail.problem
 
     def add(self, outboxes: Iterable[Outbox]) -> None:
         """Feed further outboxes, from the next event on."""
@@ -106,7 +128,18 @@ class AuditReader:
             feed.advance_settled()
         self._fresh.clear()
         self._retire_settled()
+        self._export(self._trail.due())
         return moved
+
+    def anchor(self) -> None:
+        """Anchor what is read so far, whatever the time; at the end."""
+        self._export(self._trail.due(final=True))
+
+    def finish(self) -> None:
+        """Keep what is settled, after which the stream may go if it is `settled`."""
+        settled = self.settled
+        kept = self._trail.finish(self._census.segment, self._census.offset, settled=settled)
+        self._is_kept = kept or not settled
 
     @property
     def cursor(self) -> Cursor:
@@ -132,7 +165,8 @@ class AuditReader:
         """Say whether every event read so far is settled everywhere, and nothing is left to read."""
         census = self._census
         return (
-            census.segment.next is None
+            self._is_kept
+            and census.segment.next is None
             and not census.read_would_find()
             and all(not feed.marks and self._caught_up(feed) for feed in self._feeds.values())
         )
@@ -158,9 +192,12 @@ class AuditReader:
         """Go to the next segment, if there is one; say whether there is."""
         offset = self._census.offset
         left = self._census.step()
-        if left is not None and left.holds_more(offset):
+        if left is None:
+            return False
+        self._trail.seal(left, offset)
+        if left.holds_more(offset):
             self._lost("unreadable")
-        return left is not None
+        return True
 
     def _lost(self, reason: str) -> None:
         self.sums.dropped[reason] = self.sums.dropped.get(reason, 0) + 1
@@ -173,6 +210,7 @@ class AuditReader:
             segment.note_first_seq(self._seq + 1)
 
     def _count(self, body: bytes, *, last: bool) -> None:
+        self._trail.add(self._seq, body)
         event = self._fresh[self._seq] = self._event(body, self._seq)
         self._seq += 1
         if event is None:
@@ -185,6 +223,15 @@ class AuditReader:
             self.sums.unrouted += 1
         for outbox in takers:
             outbox.tallies.accepted[LogType.AUDIT] += 1
+        self._note_takers(event)
+
+    def _note_takers(self, event: tuple[LogRecord, tuple[Outbox, ...]]) -> None:
+        """Remember who keeps events, for the anchors."""
+        for outbox in event[1]:
+            if outbox in self._feeds:
+                self._feeds[outbox].is_used = True
+        for name in event[0].via_collector:
+            self._via[name] = None
 
     def _at_dead_end(self) -> bool:
         """Say whether nothing comes behind the census, nor ever will."""
@@ -227,6 +274,21 @@ class AuditReader:
             feed.mark()
         return moved
 
+    def _export(self, anchors: Iterable[Anchor]) -> None:
+        """Offer anchors to whoever keeps audit events; they leave behind the events, and are counted like them."""
+        for anchor in anchors:
+            while self._settled_before:
+                event = self._event(self._settled_before.pop(), self._seq)
+                if event is not None:
+                    self._note_takers(event)
+            record = _anchor_record(anchor, tuple(self._via))
+            for feed in self._feeds.values():
+                outbox = feed.outbox
+                wanted = feed.is_used and outbox.destination.keeps_anchors and not outbox.closed.is_set()
+                if wanted and outbox.offer([record]):
+                    outbox.tallies.accepted[LogType.AUDIT] += 1
+                    outbox.audits_offered += 1
+
     def _retire_settled(self) -> None:
         """Let go of segments behind the slowest destination, and note its place in the oldest that is left."""
         places = [feed.settled for feed in self._feeds.values()] or [
@@ -237,7 +299,7 @@ class AuditReader:
             if offsets or self._oldest is self._census.segment or self._oldest.next is None:
                 break
             done, self._oldest = self._oldest, self._oldest.next
-            self._retire(done)
+            self._trail.release(self._retire, done)
             done.next = None  # else a chain of all that ever were would hang on the first one
         slowest = (self._oldest, min(offsets, default=HEADER_SIZE))
         if offsets and self._oldest.path is not None and slowest != self._noted:
@@ -250,10 +312,27 @@ def _first_seq(segment: Segment, seq: int) -> int:
     return max(segment.read_word("first_seq") - 1, seq)
 
 
-def _events_before(start: Cursor) -> int:
-    """Count the events of the segment that come before the place."""
+def _events_before(start: Cursor) -> Iterator[bytes]:
+    """Yield the events of the segment that come before the place."""
     probe = Cursor(start.segment)
-    count = 0
     while found := probe.read(_SLICE, start.offset):
-        count += len(found)
-    return count
+        yield from found
+
+
+def _anchor_record(anchor: Anchor, via_collector: tuple[str, ...]) -> LogRecord:
+    """Return an anchor as what it leaves as; without an `audit.id`, which only the application's events have."""
+    return LogRecord(
+        anchor.time_ns / 1e9,
+        LogLevel.INFO,
+        LogType.AUDIT,
+        "hft_otel.audit",
+        ANCHOR_EVENT,
+        {
+            "audit.stream": anchor.stream,
+            "audit.seq": anchor.seq,
+            "audit.head": anchor.head,
+            "audit.kept_from": anchor.kept_from,
+        },
+        time_ns=anchor.time_ns,
+        via_collector=via_collector,
+    )

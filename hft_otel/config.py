@@ -249,6 +249,16 @@ class JournalConfig(Guarded):
     """Size of one preallocated segment, in KiB."""
     spare_segments: Annotated[int, Meta(ge=1, le=1_000)] = 4
     """Segments kept ready, so that no audit call ever allocates one."""
+    durability: Annotated[str, OneOf(("process", "group", "sync"))] = "process"
+    """When the call returns an event is in file-backed memory; on the disk within an interval; on the disk."""
+    group_interval_ms: Annotated[float, Meta(gt=0, le=60_000)] = 10.0
+    """The interval of `durability: group`, in milliseconds."""
+    keep_days: Annotated[float, Meta(ge=0, le=36_500)] = 30.0
+    """Days for which a segment is kept after every destination has it; 0 keeps, chains and anchors nothing."""
+    keep_mb: Annotated[float, Meta(gt=0, le=1e9)] = 1024.0
+    """How much of that there may be in the folder, in MiB; beyond it the oldest goes."""
+    anchor_interval: Seconds = 60.0
+    """Seconds between two anchors of the chain, each of which proves all that came before it."""
 
 
 @dataclass(repr=False)

@@ -15,9 +15,10 @@ from typing import Any
 from ._canonical import canonical
 from ._validation import validate
 from ._yaml import with_environment  # its import also gives LogConfig what reads files
+from .audit.trail import Keeping
 from .bridge import Bridge
 from .building import Builder, make_router
-from .config import AgentConfig, ConfigError, LogConfig, StdlibConfig
+from .config import AgentConfig, ConfigError, JournalConfig, LogConfig, StdlibConfig
 from .interfaces import HFTLoggerInterface, LogBackend
 from .lanes.intake import Drain, Intake, Pipeline, agent_intake, drain_by_default, process_intake
 from .lanes.journal import Journal
@@ -107,15 +108,17 @@ class _Process:
         self._lock = threading.RLock()
         self._wired: dict[bytes, _Wired] = {}
         self._agent: AgentConfig | None = None
+        self._journal = JournalConfig()
+        """What the configuration says that was the first."""
         self._builder = Builder()
         self._ends: list[Callable[[float], None]] = []
         """What ends the drains of this process, each within a number of seconds."""
 
     def _begin_child(self) -> None:
         """Forget the parent's live backends; the configurations stay, to build the child's from."""
-        wired, agent = self._wired, self._agent
+        wired, agent, journal = self._wired, self._agent, self._journal
         self._begin()
-        self._wired, self._agent = wired, agent
+        self._wired, self._agent, self._journal = wired, agent, journal
 
     def logger(self, name: str, config: LogConfig) -> HFTLogger:
         """Return a logger of the pipeline for this configuration, which is built at its first use."""
@@ -140,6 +143,8 @@ class _Process:
             for warning in validate(config):
                 say(f"warning: {warning}")
             self._check_shared(config)
+            if not self._wired:
+                self._journal = config.journal
             wired = self._wired[key] = self._for_agent(config) or self._for_thread(config)
         return wired
 
@@ -170,12 +175,17 @@ class _Process:
         """Return the enabled backends, each shared with every configuration that asks for the same."""
         return self._builder.backends(config)
 
+    def _make_durable(self, intake: Intake) -> None:
+        if self._journal.durability == "sync":
+            intake.sync_audits()
+
     # -- a thread of this process delivers --
 
     def _for_thread(self, config: LogConfig) -> _Wired:
         journal = config.journal
         backends = self.backends(config)
         intake = process_intake(journal.folder, journal.segment_kb * 1024, journal.spare_segments)
+        self._make_durable(intake)
         router = make_router(config, backends)
         pipeline = intake.register(router, list(backends.values()), Redactor(config.redact))
         return _Wired(config, intake, pipeline)
@@ -190,10 +200,11 @@ class _Process:
                 intake.pipelines[pipeline.number] = wired.pipeline = pipeline
                 wired.pid = os.getpid()
         worker = Worker(intake)
+        worker.keep(Keeping.of(self._journal))
         for pipeline in intake.pipelines:
             worker.add(pipeline)
         worker.start()
-        notices = watching(worker, lambda: intake.journal.problem)
+        notices = watching(worker, lambda: intake.problem)
         notices.start()
         self._at_end(partial(self._end_worker, worker, notices, intake.journal), first=True)
         return worker
@@ -225,6 +236,7 @@ class _Process:
         if why:
             say(f"no agent for this configuration, since {why}; a thread of this process delivers")
             return None
+        self._make_durable(intake)
         self._agent = self._agent or config.agent
         intake.start_drain = self._start_keeper
         router = AgentRouter(config)

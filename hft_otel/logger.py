@@ -31,6 +31,7 @@ from .arguments import (
 from .calls import HEADS, metric_method, text_method
 from .interfaces import HFTLoggerInterface, LogBackend
 from .lanes.capture import cut, message_text, plain, plain_context
+from .lanes.durability import SyncedRoom
 from .lanes.exceptions import PackedException
 from .lanes.frames import COUNTER, GAUGE, LATENCY, UNSAID, encode, seal_audit
 from .lanes.intake import Intake, Pipeline, Router, process_intake
@@ -79,7 +80,7 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
             intake.low,
             intake.high,
             intake.metric,
-            intake.audit,
+            intake.audit_door,
         )
         self._closed = False
         self._context = BoundContext(self._repack, context or {})
@@ -185,7 +186,7 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
         report = self.force_flush(timeout)
         if not self._closed:
             self._closed = True
-            self._low, self._high, self._metric, self._audit = (ClosedRoom(room) for room in self._rooms())  # type: ignore[assignment]
+            self._low, self._high, self._metric, self._audit = (ClosedRoom(room) for room in self._rooms())  # type: ignore[assignment,arg-type]
         return report
 
     def __repr__(self) -> str:
@@ -221,7 +222,7 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
         for _ in self._high.failed:
             break
 
-    def _rooms(self) -> tuple[Room, Room, Room, Room]:
+    def _rooms(self) -> tuple[Room, Room, Room, Room | SyncedRoom]:
         return self._low, self._high, self._metric, self._audit
 
     def _room(self, level: int) -> Room:

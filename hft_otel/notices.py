@@ -83,11 +83,13 @@ class Notices:
         worker_problem: Callable[[], str] = str,
         out: Callable[[str], None] = say,
         clock: Callable[[], float] = time.monotonic,
+        trail_problem: Callable[[], str] = str,
     ) -> None:
         self._sums = sums
         self._outboxes = outboxes
         self._journal_problem = journal_problem
         self._worker_problem = worker_problem
+        self._trail_problem = trail_problem
         self._out = out
         self._clock = clock
         self._lost: Counter[tuple[str, str]] = Counter()
@@ -129,6 +131,9 @@ class Notices:
         problem = self._journal_problem()
         begins = f"the audit journal has a problem: {problem}; audit events are kept in memory only"
         self._notice("journal", bool(problem), _Lines(begins, "", "the audit journal has recovered"), now)
+        problem = self._trail_problem()
+        begins = f"{problem}; segments wait on the disk until it can"
+        self._notice("trail", bool(problem), _Lines(begins, "", "the audit trail has recovered"), now)
         problem = self._worker_problem()
         begins = f"the worker has a bug: {problem}; it goes on, please report this"
         self._notice("worker", bool(problem), _Lines(begins, "", ""), now)
@@ -153,7 +158,13 @@ class Notices:
 def watching(worker: Worker, journal_problem: Callable[[], str]) -> Notices:
     """Return what watches a worker, its destinations and the journal that it reads; not started yet."""
     outboxes = worker.outboxes
-    return Notices(worker.report, lambda: list(outboxes.values()), journal_problem, lambda: worker.problem)
+    return Notices(
+        worker.report,
+        lambda: list(outboxes.values()),
+        journal_problem,
+        lambda: worker.problem,
+        trail_problem=lambda: worker.trail_problem,
+    )
 
 
 def _losses(report: FlushReport) -> Counter[tuple[str, str]]:

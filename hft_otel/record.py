@@ -7,7 +7,19 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple
 
-__all__ = ["CallSite", "CapturedException", "InstrumentKind", "LogLevel", "LogRecord", "LogType", "TraceIds"]
+__all__ = [
+    "ANCHOR_EVENT",
+    "CallSite",
+    "CapturedException",
+    "InstrumentKind",
+    "LogLevel",
+    "LogRecord",
+    "LogType",
+    "TraceIds",
+]
+
+ANCHOR_EVENT = "hft.audit.anchor"
+"""The event name of an anchor of the audit trail (see audit/chain.py), which is no event of the application's."""
 
 
 class LogLevel(IntEnum):
@@ -106,6 +118,11 @@ class LogRecord:
     def __post_init__(self) -> None:
         if not self.time_ns:
             self.time_ns = int(self.timestamp * 1e9)
+
+    @property
+    def event_name(self) -> str:
+        """What an audit event is called outside."""
+        return self.message if self.message == ANCHOR_EVENT else f"audit.{self.message}"
 
     @property
     def exchange(self) -> Any:

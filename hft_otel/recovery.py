@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
 from typing import Protocol
 
+from .audit.trail import Keeping, make_trail
 from .audit_feed import AuditReader
 from .lane_feed import SharedLaneReader
 from .lanes.intake import Pipeline
@@ -47,6 +49,8 @@ class Recovery:
     """The streams of dead processes that are being read here; their length is how many there still are."""
 
     def __init__(self, routes: Routes) -> None:
+        self.keeping: Keeping | None = None
+        """How the trails of what was found are kept on."""
         self._routes = routes
         self._left: list[_Left] = []
         self._done: list[LaneSums] = []
@@ -68,7 +72,7 @@ class Recovery:
                 continue
             offset, seq = stream.start
             start = Cursor(stream.segments[0], offset)
-            audits = self._audits(stream.name, start, seq, stream.retire, pipeline)
+            audits = self._audits(stream.folder, start, seq, stream.retire, pipeline)
             self._left.append(_Left(audits, (), stream.close))
 
     def adopt(self, intake: RemoteIntake, pipeline: Pipeline) -> None:
@@ -92,11 +96,12 @@ class Recovery:
         )
         offset, seq = intake.audit.start
         start = Cursor(intake.audit.first, offset)
-        audits = self._audits(intake.stream, start, seq, intake.journal.retire, pipeline)
+        folder = intake.journal.stream_folder
+        audits = self._audits(folder, start, seq, intake.journal.retire, pipeline)
         self._left.append(_Left(audits, lanes, lambda *, settled: intake.close(remove=settled)))
 
     def _audits(
-        self, stream: str, start: Cursor, seq: int, retire: Callable[..., None], pipeline: Pipeline
+        self, folder: Path, start: Cursor, seq: int, retire: Callable[..., None], pipeline: Pipeline
     ) -> AuditReader:
         unpacker = Unpacker(lambda number: pipeline.redactor)
 
@@ -105,9 +110,20 @@ class Recovery:
             outboxes, record.via_collector = self._routes.find_for_audit(pipeline.number, record)
             return record, outboxes
 
-        audits = AuditReader("recovered", stream, start, seq, decode, retire)
+        audits = AuditReader("recovered", folder.name, start, seq, decode, retire)
+        audits.keep(make_trail(folder.parent, folder.name, self.keeping))
         audits.add(self._routes.outboxes.values())
         return audits
+
+    @property
+    def problem(self) -> str:
+        """Why a trail cannot be kept on at the moment; empty while all are."""
+        return next((left.audits.problem for left in self._left if left.audits.problem), "")
+
+    def anchor(self) -> None:
+        """Anchor what is read so far."""
+        for left in self._left:
+            left.audits.anchor()
 
     def turn(self) -> int:
         """Read on in the journals; return how many events moved."""
@@ -119,6 +135,7 @@ class Recovery:
             for lane in left.lanes:
                 lane.settle(outboxes)
             if left.settled:
+                left.audits.anchor()
                 self._end(left)
 
     def close(self) -> None:
@@ -128,6 +145,7 @@ class Recovery:
 
     def _end(self, left: _Left) -> None:
         self._left.remove(left)
+        left.audits.finish()
         self._done += left.totals()
         left.close(settled=left.settled)
 

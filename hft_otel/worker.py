@@ -17,8 +17,10 @@ from contextlib import suppress
 from itertools import chain
 from queue import Empty, SimpleQueue
 
+from .audit.trail import Keeping, make_trail
 from .audit_feed import AuditReader
 from .lane_feed import LaneReader, SharedLaneReader, oldest_unread, with_drops
+from .lanes.durability import DiskSync, Flusher
 from .lanes.intake import Intake, Pipeline
 from .lanes.remote import RemoteIntake
 from .lanes.remote_room import RemoteRoom
@@ -70,6 +72,7 @@ class Worker:
             self._retire,
             self._knows_all,
         )
+        self._flusher: Flusher | None = None
         self._recovered = Recovery(self._routes)
         self._requests: list[tuple[FlushTicket, tuple[tuple[int, int], ...]]] = []
         self._lock = threading.Lock()
@@ -87,6 +90,28 @@ class Worker:
     def start(self) -> None:
         """Start draining."""
         self._thread.start()
+        if self._flusher is not None:
+            self._flusher.start()
+
+    def keep(self, keeping: Keeping) -> None:
+        """Keep a trail of all audit events that are read here; before the first `add`."""
+        journal = self._intake.journal
+        self._audits.keep(make_trail(journal.stream_folder.parent, journal.stream, keeping))
+        self._recovered.keeping = keeping
+        if keeping.group_interval:
+            room, cursor = self._intake.audit, self._audits.cursor
+            self._flusher = Flusher(
+                DiskSync(lambda: journal.stream_folder),
+                keeping.group_interval,
+                lambda: room.position,
+                lambda: cursor.segment.index,
+            )
+
+    @property
+    def trail_problem(self) -> str:
+        """Why a trail cannot be kept at the moment; empty while it is."""
+        disk = self._flusher.problem if self._flusher is not None else ""
+        return self._audits.problem or self._recovered.problem or disk
 
     def add(self, pipeline: Pipeline) -> None:
         """Serve a further pipeline, starting its destinations; the first one also gets what dead processes left."""
@@ -129,6 +154,8 @@ class Worker:
             room.shut()  # else threads that go on logging would keep the worker from ever being done
         self._stopping = True
         self._wake.put(None)
+        if self._flusher is not None:
+            self._flusher.stop()
         self._thread.join(max(deadline - time.monotonic(), 0.05))
         for outbox in self.outboxes.values():
             outbox.close(deadline)
@@ -140,6 +167,7 @@ class Worker:
             self._audits.turn()
             self._recovered.turn()
             self._settle_delivered()
+            self._audits.finish()
         report = self.report(complete=True)
         report.complete = not report.pending
         self._intake.journal.close(settled=self._audits.settled)
@@ -206,11 +234,18 @@ class Worker:
             if moved:
                 time.sleep(_YIELD if moved < _SLICE else 0)
             elif self._stopping:
+                self._anchor()
                 return
             elif self._requests:
                 time.sleep(_YIELD)
             else:
                 self._rest()
+
+    def _anchor(self) -> None:
+        """Anchor all that was read, while the destinations are still open."""
+        with self._lock, suppress(Exception):  # a bug of ours must not keep the process from ending
+            self._audits.anchor()
+            self._recovered.anchor()
 
     def _round(self) -> int:
         with self._lock:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
+from ..audit.trail import Keeping
 from ..building import Builder, make_router
 from ..destinations.base import Destination, Rejected
 from ..interfaces import LogBackend
@@ -73,6 +74,8 @@ class Service:
         for name, number in message.levels.items():
             logging.addLevelName(number, name)
         config = unpack_config(message.config)
+        if not self._pipelines:
+            self.worker.keep(Keeping.of(config.journal))
         backends: dict[str, LogBackend]
         try:
             backends = self._builder.backends(config)

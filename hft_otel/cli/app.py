@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..config import ConfigError
+from .audit_app import audit
 
 __all__ = ["app"]
 
@@ -31,7 +32,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hft-otel")
 def app() -> None:
-    r"""The OpenTelemetry-native logger for trading systems: look at its configuration, and see it work.
+    """The OpenTelemetry-native logger for trading systems: look at its configuration, and see it work.
 
     \b
     hft-otel demo                          an arbitrage system over replayed market data, fully logged
@@ -39,9 +40,10 @@ def app() -> None:
     hft-otel explain config/logging.yaml --type TEXT --level ERROR --logger parser.mexc
     hft-otel collector render config/logging.yaml      the Collector's configuration, from the same file
     hft-otel status --watch                what the agents of running trading processes do
+    hft-otel audit verify logs/journal     is the audit trail complete and unchanged
 
     Exit status: 0 fine, 1 the command found something wrong, 2 wrong usage or configuration.
-    """
+    """  # noqa: D301  (\b is what click takes for "leave the lines as they are")
 
 
 @app.command()
@@ -165,3 +167,6 @@ def status(file: Path | None, folder: Path | None, watch: bool, as_json: bool) -
     from .status import run
 
     raise SystemExit(run(file, folder, watch=watch, as_json=as_json))
+
+
+app.add_command(audit)

@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from ..record import ANCHOR_EVENT
+
 __all__ = ["DemoCollector", "find_binary"]
 
 _NAMES = ("otelcol-hft-test", "otelcol-hft", "otelcol-contrib", "otelcol")
@@ -79,15 +81,22 @@ class DemoCollector:
             self._process.wait()
 
     def counts(self) -> dict[str, int]:
-        """Return what stands in its files: log records, audit spans, and names of metrics."""
-        logs = sum(len(scope["logRecords"]) for scope in self._scopes("logs", "resourceLogs", "scopeLogs"))
+        """Return what stands in its files: log records but anchors, audit spans, names of metrics, anchors."""
+        scopes = self._scopes("logs", "resourceLogs", "scopeLogs")
+        names = [record.get("eventName") for scope in scopes for record in scope["logRecords"]]
+        anchors = names.count(ANCHOR_EVENT)
         spans = sum(len(scope["spans"]) for scope in self._scopes("traces", "resourceSpans", "scopeSpans"))
         metrics = {
             metric["name"]
             for scope in self._scopes("metrics", "resourceMetrics", "scopeMetrics")
             for metric in scope["metrics"]
         }
-        return {"log records": logs, "audit spans": spans, "metrics": len(metrics)}
+        return {
+            "log records": len(names) - anchors,
+            "audit spans": spans,
+            "metrics": len(metrics),
+            "anchors": anchors,
+        }
 
     def _scopes(self, signal: str, resources: str, scopes: str) -> Iterator[dict[str, Any]]:
         path = self._file(signal)

@@ -82,7 +82,9 @@ def _collector_against_sums(report: FlushReport, collector: Mapping[str, int] | 
         return
     for destination, what in (("otlp.logs", "log records"), ("otlp.traces", "audit spans")):
         sent = sum(sums.delivered for sums in report.destinations if sums.destination == destination)
-        if sent != collector[what]:
+        # an anchor of the audit trail leaves now and then, and one after the sums were taken
+        spare = collector.get("anchors", 0) if what == "log records" else 0
+        if not collector[what] <= sent <= collector[what] + spare:
             yield f"{destination} delivered {sent}, but the Collector's files hold {collector[what]} {what}"
 
 

@@ -153,7 +153,7 @@ def _line(record: LogRecord) -> _Line:
     else:
         line = _Line(timestamp, level._name_, severity_number(level), record.logger_name, record.message)
         if kind is LogType.AUDIT:
-            line.event_name = f"audit.{record.message}"
+            line.event_name = record.event_name
             attributes = context_of(record)
         elif record.uid:
             attributes = {**attributes, "log.record.uid": record.uid}

@@ -50,6 +50,9 @@ class Destination(LogBackend):
     linger: float = 0.0
     """Seconds to wait for a fuller batch before `deliver`."""
 
+    keeps_anchors: ClassVar[bool] = False
+    """Whether it is also given the anchors of the audit trail, which are to be kept beside the events."""
+
     name: str = ""
     min_level: LogLevel = LogLevel.DEBUG
     retry_for: float = 300.0

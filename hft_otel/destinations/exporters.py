@@ -135,6 +135,7 @@ class LogsDestination(_ExporterDestination):
     """Log records to an exporter; `sender_factory` builds it when the destination is opened."""
 
     accepts: ClassVar[frozenset[LogType]] = frozenset({LogType.TEXT, LogType.AUDIT})
+    keeps_anchors = True
 
     def _convert(self, converter: Any, records: Sequence[LogRecord]) -> Any:
         return converter.logs(records)

@@ -35,6 +35,7 @@ class FileBackend(Destination):
     """
 
     accepts: ClassVar[frozenset[LogType]] = frozenset({LogType.TEXT, LogType.AUDIT})
+    keeps_anchors = True
     max_batch: int = 256
 
     file_path: str = "logs/app.log"

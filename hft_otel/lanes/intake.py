@@ -16,6 +16,7 @@ from ..ledger import FlushReport
 from ..record import LogRecord, LogType
 from ..redaction import Redactor
 from .control import RoomPage
+from .durability import DiskSync, SyncedRoom
 from .journal import Journal
 from .room import Room, Supply
 from .segment import HEADER_SIZE, Segment
@@ -107,7 +108,20 @@ class Intake:
             Room(name, supply, self._wake, page, left)
             for name, (supply, page, left) in self._supplies().items()
         )
+        self.audit_door: Room | SyncedRoom = self.audit
+        """Where loggers write audit events."""
         _live.add(self)
+
+    def sync_audits(self) -> None:
+        """Have audit calls of loggers made from now on return once the disk has their events."""
+        if not isinstance(self.audit_door, SyncedRoom):
+            self.audit_door = SyncedRoom(self.audit, DiskSync(lambda: self.journal.stream_folder))
+
+    @property
+    def problem(self) -> str:
+        """Why audit events are not where they should be; empty while they are."""
+        door = self.audit_door
+        return self.journal.problem or (door.problem if isinstance(door, SyncedRoom) else "")
 
     @property
     def rooms(self) -> tuple[Room, Room, Room, Room]:
@@ -216,6 +230,8 @@ class Intake:
             self.lanes.leave()
         for room in self.rooms:
             room.leave(_first_write(self, room))
+        if isinstance(self.audit_door, SyncedRoom):
+            self.audit_door.forget()
 
     def _begin_child(self) -> None:
         if self.lanes is not None:

@@ -32,7 +32,9 @@ __all__ = [
     "frame_length",
     "is_tag",
     "last_frame",
+    "pack_header",
     "split_frames",
+    "unpack_header",
 ]
 
 HEADER_SIZE = 64
@@ -135,17 +137,12 @@ class Segment:
 
     def read_header(self) -> Header:
         """Return the header; raises BadSegment where it is not one of ours."""
-        magic, version, _, *words = _HEADER.unpack_from(self.memory)
-        if magic != MAGIC:
-            raise BadSegment(f"{self.path} is not a segment of hft-otel")
-        if version not in _READABLE:
-            raise BadSegment(f"{self.path} has version {version}, this is version {VERSION}")
-        header = Header(*words)
+        header = unpack_header(self.memory, self.path)
         return header._replace(settled=min(max(header.settled, HEADER_SIZE), self.size))
 
     def write_header(self, header: Header) -> None:
         """Store the whole header; only while nobody else has the file."""
-        _HEADER.pack_into(self.memory, 0, MAGIC, VERSION, self.size, *header)
+        self.memory[:HEADER_SIZE] = pack_header(header, self.size)
 
     @property
     def is_cut(self) -> bool:
@@ -213,6 +210,23 @@ class Segment:
         self.memory.close()
         if unlink and self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def pack_header(header: Header, size: int) -> bytes:
+    """Return a header as it stands at the beginning of a file of that size."""
+    return _HEADER.pack(MAGIC, VERSION, size, *header)
+
+
+def unpack_header(data: bytes | mmap.mmap, path: Path | None = None) -> Header:
+    """Return the header that a file begins with; raises BadSegment where it is not one of ours."""
+    if len(data) < _HEADER.size:
+        raise BadSegment(f"{path} is shorter than a header")
+    magic, version, _, *words = _HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise BadSegment(f"{path} is not a segment of hft-otel")
+    if version not in _READABLE:
+        raise BadSegment(f"{path} has version {version}, this is version {VERSION}")
+    return Header(*words)
 
 
 def split_frames(chunk: bytes, limit: int) -> tuple[list[bytes], int]:

@@ -14,13 +14,26 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["AGENT_LOCK", "LOCK", "locked", "make_folder", "new_name", "others", "remove", "try_lock"]
+__all__ = [
+    "AGENT_LOCK",
+    "DAMAGED",
+    "LOCK",
+    "TRAIL",
+    "locked",
+    "make_folder",
+    "new_name",
+    "others",
+    "remove",
+    "try_lock",
+]
 
 LOCK = "lock"
 """Held by the process that writes, for as long as it lives."""
 AGENT_LOCK = "agent.lock"
 """Held by whoever reads for it."""
 DAMAGED = ".damaged"
+TRAIL = ".trail"
+"""How the names of folders end that hold what is kept of a stream (see audit/trail.py), beside the stream's own folder."""
 
 
 def new_name() -> str:
@@ -67,7 +80,7 @@ def others(folder: Path, own: str = "") -> Iterator[Path]:
     except OSError:
         return
     for path in found:
-        if path.name != own and not path.name.startswith(".") and path.suffix != DAMAGED:
+        if path.name != own and not path.name.startswith(".") and path.suffix not in (DAMAGED, TRAIL):
             yield path
 
 

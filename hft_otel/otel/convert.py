@@ -205,7 +205,7 @@ class Converter:
             severity_text=clean_text(record.level.name),
             body=body,
             attributes=_attributes(record),
-            event_name=f"audit.{body}" if is_audit else None,
+            event_name=clean_text(record.event_name) if is_audit else None,
             trace=trace_of(record),
             resource=self._resource,
             scope=self._scope(record),

@@ -133,7 +133,7 @@ class LogsEncoder:
                 + b"\x52\x08" + trace[1].to_bytes(8, "big")
             )  # fmt: skip
         if record.log_type is LogType.AUDIT:
-            parts.append(field(b"\x62", b"audit." + body))
+            parts.append(field(b"\x62", clean_text(record.event_name).encode()))
         return b"".join(parts)
 
     def _level(self, record: LogRecord) -> bytes:

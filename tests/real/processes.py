@@ -37,7 +37,8 @@ class Ended(NamedTuple):
 
 def write_config(folder: Path, backends: Mapping[str, Any], **rest: Any) -> Path:
     """Write a logging.yaml whose journal is beside it; without `routing_rules`, all goes to all backends."""
-    rest.setdefault("journal", {"folder": str(folder / "journal")})
+    # no trail: what is left there is what was not delivered, and nothing but what was logged arrives
+    rest.setdefault("journal", {"folder": str(folder / "journal"), "keep_days": 0})
     rest.setdefault("routing_rules", [{"name": "everything", "backends": list(backends)}])
     path = folder / "logging.yaml"
     path.write_text(yaml.safe_dump({"logging": {"backends": dict(backends), **rest}}, sort_keys=False))

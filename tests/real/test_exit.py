@@ -296,5 +296,5 @@ def test_program_without_a_configuration_logs_below_its_folder(tmp_path: Path) -
     assert "reconnect | {'attempt': 1}" in ended.stderr
     lines = (tmp_path / "logs" / "dev.log").read_text().splitlines()
     assert sorted(re.findall(r"websocket: (\w+) \|", "\n".join(lines))) == ["connected", "reconnect"]
-    assert list((tmp_path / "logs" / "journal").iterdir()) == []
+    assert [path.suffix for path in (tmp_path / "logs" / "journal").iterdir()] == [".trail"]
     assert [path.name for path in tmp_path.iterdir()] == ["logs"]

@@ -41,6 +41,7 @@ ORDER = (
     "otel",
     "destinations",
     "outbox",
+    "audit",
     "audit_feed",
     "lane_feed",
     "routes",

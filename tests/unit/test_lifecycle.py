@@ -25,7 +25,8 @@ from hft_otel.config import JournalConfig
 def make(extra=None, **options):
     backends = {"file": FileConfig(file_path="out.jsonl", format="json"), **(extra or {})}
     rules = [{"backends": list(backends)}]
-    journal = JournalConfig(folder="journal", segment_kb=64, spare_segments=1)
+    # no trail: what is left here is what was not delivered
+    journal = JournalConfig(folder="journal", segment_kb=64, spare_segments=1, keep_days=0)
     config = LogConfig(backends=backends, routing_rules=rules, journal=journal, **options)
     return LoggerFactory.create_logger("test", config)
 

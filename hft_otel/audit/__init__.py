@@ -1,0 +1,1 @@
+"""The trail of audit events: chained by hashes, anchored outside, kept, and proven complete."""

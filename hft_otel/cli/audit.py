@@ -1,0 +1,161 @@
+"""What the commands of `hft-otel audit` do."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Iterable
+from datetime import datetime
+from fnmatch import fnmatchcase
+from itertools import chain
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..audit.outside import NotJsonLines, anchors_in
+from ..audit.reading import read_events
+from ..audit.verify import Verdict, verify
+from ..destinations._text import as_json as record_as_json
+from ..record import LogRecord
+
+__all__ = ["run_show", "run_verify", "time_of"]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_Window = tuple[int | None, int | None]
+"""The times to show, in nanoseconds: from the first on, before the second."""
+
+
+def run_verify(folder: Path, anchors: tuple[Path, ...], *, as_json: bool) -> int:
+    """Print a verdict per stream; 0 where all are healthy."""
+    try:
+        outside = list(chain(*map(anchors_in, anchors))) if anchors else None
+    except (NotJsonLines, OSError, UnicodeError) as error:
+        raise click.UsageError(f"--anchors: {error}") from error
+    verdicts = verify(folder, outside)
+    if as_json:
+        for verdict in verdicts:
+            click.echo(msgspec.json.encode({**msgspec.to_builtins(verdict), "healthy": verdict.healthy}))
+    else:
+        _print_verdicts(folder, verdicts, outside is not None)
+    return 0 if all(verdict.healthy for verdict in verdicts) else 1
+
+
+def _print_verdicts(folder: Path, verdicts: list[Verdict], with_outside: bool) -> None:
+    out = Console()
+    if not verdicts:
+        out.print(f"{escape(str(folder))} holds no audit stream", soft_wrap=True)
+        return
+    grid = Table(header_style="bold")
+    for heading in ("stream", "events", "removed", "last", "proven up to", "from outside", ""):
+        is_text = heading in ("stream", "")
+        grid.add_column(
+            heading, justify="left" if is_text else "right", overflow="fold" if is_text else "ellipsis"
+        )
+    for each in verdicts:
+        state = "[green]healthy[/green]" if each.healthy else "[red]BROKEN[/red]"
+        outside = _number(each.outside) if with_outside else ""
+        row = (f"{each.events:,}", f"{each.removed:,}", _number(each.last), _number(each.anchored), outside)
+        grid.add_row(escape(each.stream), *row, state)
+    out.print(grid)
+    for each in verdicts:
+        for problem in each.problems:
+            out.print(f"[red]broken:[/red] {escape(each.stream)}: {escape(problem)}", soft_wrap=True)
+        for note in each.notes:
+            out.print(f"[yellow]note:[/yellow] {escape(each.stream)}: {escape(note)}", soft_wrap=True)
+    if not with_outside:
+        out.print(
+            "no anchors from outside were given: whoever can write all of this folder could have made a trail that"
+            " fits; see --anchors",
+            soft_wrap=True,
+        )
+
+
+def _number(seq: int) -> str:
+    return "" if seq < 0 else f"{seq:,}"
+
+
+def run_show(
+    folder: Path,
+    events: tuple[str, ...],
+    window: _Window,
+    context: tuple[str, ...],
+    limit: int | None,
+    *,
+    as_json: bool,
+) -> int:
+    """Print the events that are asked for; 0 where there is one."""
+    wanted = _pairs(context)
+    found: Iterable[LogRecord] = (
+        record for record in read_events(folder) if _suits(record, events, window, wanted)
+    )
+    if limit is not None:
+        found = deque(found, limit)
+    return 0 if (_print_lines if as_json else _print_events)(found) else 1
+
+
+def _print_lines(found: Iterable[LogRecord]) -> int:
+    count = 0
+    for record in found:
+        click.echo(record_as_json(record))
+        count += 1
+    return count
+
+
+def _print_events(found: Iterable[LogRecord]) -> int:
+    grid = Table(header_style="bold", title_justify="left")
+    for heading in ("time (UTC)", "event", "logger", "context", "audit.id"):
+        grid.add_column(heading, overflow="fold")
+    count = 0
+    for record in found:
+        count += 1
+        context = ", ".join(f"{key}={value}" for key, value in record.context.items())
+        cells = (_utc(record.time_ns), record.message, record.logger_name, context, record.audit_id or "")
+        grid.add_row(*map(escape, cells))
+    out = Console()
+    if count:
+        out.print(grid)
+    out.print(f"{count:,} event{'' if count == 1 else 's'}")
+    return count
+
+
+def _utc(time_ns: int) -> str:
+    second, nanos = divmod(time_ns, 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(second))}.{nanos // 1000:06d}"
+
+
+def _suits(record: LogRecord, events: tuple[str, ...], window: _Window, context: dict[str, str]) -> bool:
+    since, until = window
+    return (
+        (not events or any(fnmatchcase(record.message, glob) for glob in events))
+        and (since is None or record.time_ns >= since)
+        and (until is None or record.time_ns < until)
+        and all(key in record.context and str(record.context[key]) == value for key, value in context.items())
+    )
+
+
+def _pairs(context: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for each in context:
+        key, equals, value = each.partition("=")
+        if not equals or not key:
+            raise click.UsageError(f"--context {each!r} is not KEY=VALUE")
+        found[key] = value
+    return found
+
+
+def time_of(text: str, option: str) -> int:
+    """Return the time that is meant, in nanoseconds since the epoch: ISO 8601 (local time without a zone), or `15m` ago."""
+    ago = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if ago:
+        return int((time.time() - float(ago[1]) * _UNITS[ago[2]]) * 1e9)
+    try:
+        return int(datetime.fromisoformat(text).timestamp() * 1_000_000) * 1000
+    except (ValueError, OverflowError) as error:
+        raise click.UsageError(
+            f"{option} {text!r} is neither a time such as 2026-03-01T09:30 nor 15m, 2h, 3d"
+        ) from error

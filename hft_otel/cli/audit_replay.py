@@ -1,0 +1,134 @@
+"""`hft-otel audit replay`: sends events of a trail once more, each with the `audit.id` that it has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import msgspec
+
+from ..audit.reading import read_events
+from ..building import Builder, make_router
+from ..config import BackendConfig, LogConfig, OtlpConfig
+from ..lanes.intake import Pipeline
+from ..ledger import DestinationSums
+from ..outbox import Outbox
+from ..record import LogRecord, LogType
+from ..redaction import Redactor
+from ..routes import Routes
+
+__all__ = ["run_replay", "target"]
+
+_NAP = 0.002
+_CLOSING = 2.0
+
+
+def target(to: str, names: Sequence[str]) -> LogConfig:
+    """Return the configuration that events are sent by: of a file, or of an OTLP endpoint. Raises ConfigError.
+
+    Of a file only OTLP and what is behind the Collector takes part, unless backends are named: a process may be writing
+    the others.
+    """
+    if "://" in to:
+        return LogConfig(backends={"otlp": OtlpConfig(endpoint=to, signals=["logs", "traces"])})
+    config = LogConfig.from_yaml(to)
+    unknown = [name for name in names if name not in config.backends]
+    if unknown:
+        raise click.UsageError(f"--backend: {to} has no {unknown[0]}; it has {', '.join(config.backends)}")
+    chosen = {
+        name: _without_metrics(backend)
+        for name, backend in config.backends.items()
+        if backend.enabled and (name in names if names else _is_remote(backend))
+    }
+    if not chosen:
+        raise click.UsageError(f"--to: {to} has no otlp backend that is enabled; name others with --backend")
+    return replace(config, backends=chosen, routing_rules=_for_these(config, chosen))
+
+
+def _is_remote(backend: BackendConfig) -> bool:
+    return isinstance(backend, OtlpConfig) or getattr(backend, "via", "sdk") == "collector"
+
+
+def _without_metrics(backend: BackendConfig) -> BackendConfig:
+    if isinstance(backend, OtlpConfig):
+        return replace(backend, signals=[signal for signal in backend.signals if signal != "metrics"])
+    return backend
+
+
+def _for_these(config: LogConfig, backends: dict[str, BackendConfig]) -> list[dict[str, object]]:
+    """Return the rules with nothing but these backends in them; what no rule names is as in the file."""
+    rules = [
+        {**rule, "backends": [name for name in rule.get("backends", ()) if name in backends]}
+        for rule in config.routing_rules
+    ]
+    return [rule for rule in rules if rule["backends"]]
+
+
+def run_replay(
+    folder: Path,
+    config: LogConfig,
+    stream: str,
+    first: int,
+    last: int | None,
+    timeout: float,
+    *,
+    as_json: bool,
+) -> int:
+    """Send the events of a stream from `first` to `last`; 0 where every destination has all of them."""
+    chosen = (record for record in read_events(folder) if _is_chosen(record, stream, first, last))
+    sums, number, nowhere = _send(chosen, config, timeout)
+    if as_json:
+        told = {"events": number, "unrouted": nowhere, "destinations": sums}
+        click.echo(msgspec.json.encode(told))
+    else:
+        click.echo(
+            f"{number:,} events read" + (f", {nowhere:,} of them wanted by no backend" if nowhere else "")
+        )
+        for each in sums:
+            lost = "".join(f", {count:,} dropped ({reason})" for reason, count in each.dropped.items())
+            left = f", {each.pending:,} not delivered in {timeout:g} s" if each.pending else ""
+            click.echo(f"{each.destination}: {each.delivered:,} delivered{lost}{left}")
+    return 1 if not number or nowhere or any(each.pending or each.dropped for each in sums) else 0
+
+
+def _is_chosen(record: LogRecord, stream: str, first: int, last: int | None) -> bool:
+    name, _, number = (record.audit_id or "").rpartition("-")
+    return (not stream or name == stream) and first <= int(number) and (last is None or int(number) <= last)
+
+
+def _send(
+    records: Iterable[LogRecord], config: LogConfig, timeout: float
+) -> tuple[list[DestinationSums], int, int]:
+    """Deliver the records as the worker would; return the sums, how many were read, and how many nobody wanted."""
+    backends = Builder().backends(config)
+    routes = Routes(lambda: ())
+    routes.add(Pipeline(0, make_router(config, backends), tuple(backends.values()), Redactor(config.redact)))
+    boxes = list(routes.outboxes.values())
+    deadline = time.monotonic() + timeout
+    number = nowhere = 0
+    for record in records:
+        number += 1
+        wanted, record.via_collector = routes.find_for_audit(0, record)
+        nowhere += not wanted
+        for box in wanted:
+            box.tallies.accepted[LogType.AUDIT] += 1
+            while not box.offer([record]) and time.monotonic() < deadline:
+                time.sleep(_NAP)
+        if time.monotonic() >= deadline:
+            break
+    _finish(boxes, deadline)
+    sums = [each for box in boxes for each in box.tallies.sums(box.name) if each.type == LogType.AUDIT]
+    return sums, number, nowhere
+
+
+def _finish(boxes: list[Outbox], deadline: float) -> None:
+    while any(box.waiting and not box.closed.is_set() for box in boxes) and time.monotonic() < deadline:
+        time.sleep(_NAP)
+    end = time.monotonic() + _CLOSING
+    for box in boxes:
+        box.close(end)
+    for box in boxes:
+        box.closed.wait(max(end - time.monotonic(), 0.05) + 0.5)
