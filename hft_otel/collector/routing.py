@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..otel.convert import BACKENDS_ATTRIBUTE, severity
-from ..record import LogLevel, LogType
+from ..record import ANCHOR_EVENT, LogLevel, LogType
 from ..router import BackendInfo, RouteTable, Rule
 from .expressions import (
     FALSE,
@@ -57,7 +57,8 @@ class Kind(NamedTuple):
         if self.signal == "metrics":
             return FALSE
         if self.signal == "logs":
-            audit = call('HasPrefix(log.event_name, "audit.")')
+            anchor = compare("log.event_name", "==", quote(ANCHOR_EVENT))  # goes where the audits go
+            audit = any_of([call('HasPrefix(log.event_name, "audit.")'), anchor])
         else:
             audit = compare(AUDIT_SPAN, "!=", "nil")
         return negate(audit) if self.is_audit else audit

@@ -212,7 +212,7 @@ def test_filter_of_text_drops_audits_other_backends_records_and_what_no_rule_wan
     table = table_of({"min_level": "WARNING", "backends": ["file"]})
     mark = 'scope.attributes["hft.backends"]'
     assert drop_conditions(TEXT, ["file"], table, "hft.telemetry.") == [
-        'HasPrefix(log.event_name, "audit.")',
+        'HasPrefix(log.event_name, "audit.") or log.event_name == "hft.audit.anchor"',
         f'{mark} != nil and not IsMatch({mark}, "(^|,)file(,|$$)")',
         f'{mark} == nil and (resource.attributes["telemetry.distro.name"] == "hft-otel" or log.severity_number < 13)',
     ]
