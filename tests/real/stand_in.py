@@ -94,9 +94,8 @@ def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
         def _serve(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length)
-            is_down = (
-                stand_in._server is not self.server
-            )  # a connection of before must not go on being served
+            # A connection of before it was down must not go on being served.
+            is_down = stand_in._server is not self.server
             if is_down or len(body) < length:  # the sender was killed in the middle of its request
                 self.close_connection = True
                 return
