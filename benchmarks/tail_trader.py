@@ -55,6 +55,7 @@ def ours(folder: Path, otlp: str, isolation: str) -> Variant:
         min_level="INFO",
     )
     config.journal.folder = str(folder / "journal")
+    config.agent.linger = 1.0
     logger: Any = LoggerFactory.create_logger("bench.tail", config)
     logger.info("warm")
     logger.force_flush(10.0)
