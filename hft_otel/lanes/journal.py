@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import streams
@@ -44,9 +45,13 @@ class Journal:
         shared = self._lanes is not None and self._lanes.usable
         self.stream = self._lanes.stream if self._lanes is not None and shared else streams.new_name()
         self.stream_folder = self.folder / self.stream
-        self.supply: deque[Segment] = deque()
+        self.supply = _Supply(self._next_for_caller)
         self.left: deque[Segment] | None = deque() if shared else None
         """Where another process reads: segments that are full, to be unmapped here when `replenish` comes to it."""
+        self._making = (
+            threading.RLock()
+        )  # new in a forked child, where the inherited one may be held for ever
+        self._is_making = False
         self._next_index = 0
         self._in_memory = 0
         self._lock: int | None = None
@@ -57,17 +62,35 @@ class Journal:
     @property
     def in_memory(self) -> int:
         """How many of the segments that were written to are plain memory, which ends with the process."""
-        return self._in_memory - sum(segment.path is None for segment in self.supply.copy())
+        return self._in_memory - sum(segment.path is None for segment in tuple(self.supply))
 
     def replenish(self) -> None:
         """Make segments until the spare number is ready; in memory, up to a bound, where files cannot be made."""
         self._unmap_left()
         while len(self.supply) < self.spare and not self._closed:
             self._unmap_left()  # again: callers may be as fast as this is
-            segment = self._create_file() or self._create_stand_in()
-            if segment is None:
-                return
-            self.supply.append(segment)
+            with self._making:
+                segment = self._create_next()
+                if segment is None:
+                    return
+                self.supply.append(segment)
+
+    def _next_for_caller(self) -> Segment | None:
+        """Return the next segment to whoever cannot wait for `replenish`; None where there is none to be had."""
+        with self._making:
+            return self.supply.take() if self.supply else self._create_next()
+
+    def _create_next(self) -> Segment | None:
+        """Make the segment after all others; to be called with the lock, since they are used in this order."""
+        if (
+            self._closed or self._is_making
+        ):  # the latter: a signal handler that logs has interrupted this very call
+            return None
+        self._is_making = True
+        try:
+            return self._create_file() or self._create_stand_in()
+        finally:
+            self._is_making = False
 
     def _unmap_left(self) -> None:
         if self.left:
@@ -147,6 +170,28 @@ class Journal:
             locks = streams.locked(folder)
             if locks is not None:
                 yield Stream(folder, locks)
+
+
+class _Supply(deque[Segment]):
+    """Segments made ready. Where there is none, the caller makes the next one: an audit is worth that wait."""
+
+    def __init__(self, make: Callable[[], Segment | None]) -> None:
+        super().__init__()
+        self._make = make
+
+    def popleft(self) -> Segment:
+        """Take a segment; raises IndexError where none can be made either."""
+        try:
+            return super().popleft()
+        except IndexError:
+            segment = self._make()
+            if segment is None:
+                raise
+            return segment
+
+    def take(self) -> Segment:
+        """Take one that is ready."""
+        return super().popleft()
 
 
 class Stream:

@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -375,8 +376,65 @@ def test_events_beyond_disk_and_memory_are_counted_as_dropped(
     room = core.intake.audit
     kept = Cursor(core.intake.audit.active).unread()
     assert kept  # of the last segment
-    assert room.drops["room_full"].value > 400
+    assert room.drops["room_full"].value > 300
     core.intake.journal.close(settled=True)
+
+
+def test_callers_that_outrun_the_worker_make_the_segments_themselves(tmp_path: Path) -> None:
+    core = Process(tmp_path, segment_size=4096, spare=2, started=False)
+    log = core.logger()
+    logged = 2_000
+    for n in range(logged):
+        log.audit("event", n=n, pad="x" * 100)
+    assert core.intake.audit.drops == {}
+    core.intake.start_drain = core._start
+    core.intake.ensure_drain()
+    events = core.records(LogType.AUDIT)
+    assert [event.context["n"] for event in events] == list(range(logged))
+    assert [int(str(event.audit_id).rpartition("-")[2]) for event in events] == list(range(logged))
+    core.close()
+
+
+def test_threads_that_need_a_segment_at_once_use_them_in_the_order_of_their_files(tmp_path: Path) -> None:
+    core = Process(tmp_path, segment_size=4096, spare=2)
+    log = core.logger()
+
+    def run(thread: int) -> None:
+        for n in range(500):
+            log.audit("event", thread=thread, n=n, pad="x" * 200)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    events = core.records(LogType.AUDIT)
+    for number in range(8):
+        assert [event.context["n"] for event in events if event.context["thread"] == number] == list(
+            range(500)
+        )
+    assert core.intake.audit.drops == {}
+    core.close()
+
+
+def test_a_handler_that_interrupts_the_making_of_a_segment_makes_no_second_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path, SIZE, 1)
+    journal.supply.take()
+    create = Segment.create
+    inside: list[object] = []
+
+    def interrupted(path: Path, size: int, index: int) -> Segment:
+        with pytest.raises(IndexError):
+            journal.supply.popleft()
+        inside.append(path)
+        return create(path, size, index)
+
+    monkeypatch.setattr(Segment, "create", interrupted)
+    assert journal.supply.popleft().index == 1
+    assert len(inside) == 1
+    journal.close(settled=True)
 
 
 def open_descriptors() -> set[str]:
