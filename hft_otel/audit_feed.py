@@ -131,6 +131,12 @@ class AuditReader:
         self._export(self._trail.due())
         return moved
 
+    def note_settled(self) -> None:
+        """Note what is settled by now, so that a kill after this brings no repeats of it."""
+        for feed in self._feeds.values():
+            feed.advance_settled()
+        self._note_settled()
+
     def anchor(self) -> None:
         """Anchor what is read so far, whatever the time; at the end."""
         self._export(self._trail.due(final=True))
@@ -291,20 +297,25 @@ class AuditReader:
 
     def _retire_settled(self) -> None:
         """Let go of segments behind the slowest destination, and note its place in the oldest that is left."""
-        places = [feed.settled for feed in self._feeds.values()] or [
-            (self._census.segment, self._census.offset)
-        ]
-        while True:
-            offsets = [offset for segment, offset in places if segment is self._oldest]
-            if offsets or self._oldest is self._census.segment or self._oldest.next is None:
+        while self._slowest() is None and self._oldest is not self._census.segment:
+            if self._oldest.next is None:
                 break
             done, self._oldest = self._oldest, self._oldest.next
             self._trail.release(self._retire, done)
             done.next = None  # else a chain of all that ever were would hang on the first one
-        slowest = (self._oldest, min(offsets, default=HEADER_SIZE))
-        if offsets and self._oldest.path is not None and slowest != self._noted:
-            self._noted = slowest
-            self._oldest.note_settled(slowest[1])
+        self._note_settled()
+
+    def _slowest(self) -> int | None:
+        """Return up to where the oldest segment is settled everywhere; None for all of it."""
+        census = (self._census.segment, self._census.offset)
+        places = [feed.settled for feed in self._feeds.values()] or [census]
+        return min((offset for segment, offset in places if segment is self._oldest), default=None)
+
+    def _note_settled(self) -> None:
+        offset = self._slowest()
+        if offset is not None and self._oldest.path is not None and (self._oldest, offset) != self._noted:
+            self._noted = (self._oldest, offset)
+            self._oldest.note_settled(offset)
 
 
 def _first_seq(segment: Segment, seq: int) -> int:

@@ -199,6 +199,8 @@ class Worker:
         # Not for ever: a signal handler may have interrupted the holder.
         held = self._lock.acquire(timeout=0.2)
         try:
+            if held:
+                self._audits.note_settled()  # before anybody is told that they are delivered
             lanes = list(self._lane_sums())
             outboxes = list(self.outboxes.values())
         finally:

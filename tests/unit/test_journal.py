@@ -380,6 +380,17 @@ def test_events_beyond_disk_and_memory_are_counted_as_dropped(
     core.intake.journal.close(settled=True)
 
 
+def test_what_a_flush_has_told_is_noted_so_that_a_kill_repeats_nothing(tmp_path: Path) -> None:
+    core = Process(tmp_path)
+    log = core.logger()
+    for n in range(20):
+        log.audit("event", n=n)
+        core.flush()
+        active = core.intake.audit.active
+        assert active.read_header().settled == active.committed()
+    core.close()
+
+
 def test_callers_that_outrun_the_worker_make_the_segments_themselves(tmp_path: Path) -> None:
     core = Process(tmp_path, segment_size=4096, spare=2, started=False)
     log = core.logger()
