@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hft_otel import worker as worker_module
 from hft_otel.lanes import journal as journal_module
 from hft_otel.lanes import streams
 from hft_otel.lanes.frames import encode, seal_audit
@@ -380,10 +381,14 @@ def test_events_beyond_disk_and_memory_are_counted_as_dropped(
     core.intake.journal.close(settled=True)
 
 
-def test_what_a_flush_has_told_is_noted_so_that_a_kill_repeats_nothing(tmp_path: Path) -> None:
+def test_what_a_flush_has_told_is_noted_so_that_a_kill_repeats_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pause in ("_IDLE", "_YIELD"):
+        monkeypatch.setattr(worker_module, pause, 0.1)  # its next turn comes well after the flush's answer
     core = Process(tmp_path)
     log = core.logger()
-    for n in range(20):
+    for n in range(5):
         log.audit("event", n=n)
         core.flush()
         active = core.intake.audit.active
