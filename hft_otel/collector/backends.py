@@ -16,6 +16,7 @@ from ..config import (
     OtlpConfig,
     PrometheusConfig,
 )
+from ..record import ANCHOR_EVENT
 from .expressions import quote
 from .queues import audit_queue, bulk_queue
 from .source import Source, variable
@@ -116,8 +117,12 @@ def _elasticsearch(source: Source, name: str, backend: ElasticsearchConfig) -> B
     if backend.api_key:
         common["api_key"] = source.secret(name, "api_key", "ELASTICSEARCH_API_KEY")
     index = source.text(name, "index", backend.index) if backend.index else ""
-    statements = ['set(log.attributes["elasticsearch.document_id"], log.attributes["audit.id"]) '
-                  'where log.attributes["audit.id"] != nil']  # fmt: skip
+    document_id = 'log.attributes["elasticsearch.document_id"]'
+    anchor = 'Concat([log.attributes["audit.head"], log.attributes["audit.kept_from"]], "-")'
+    statements = [
+        f'set({document_id}, log.attributes["audit.id"]) where log.attributes["audit.id"] != nil',
+        f"set({document_id}, {anchor}) where log.event_name == {quote(ANCHOR_EVENT)}",
+    ]
     if not index:
         statements.append('set(log.attributes["data_stream.dataset"], "audit")')
     statuses = [429, 500, 502, 503, 504]

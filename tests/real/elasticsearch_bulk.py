@@ -70,10 +70,11 @@ class ElasticsearchBulk(StandIn):
         with self.lock:
             self.failures.extend(failures)
 
-    def ids(self, event_name: str = "") -> set[str]:
-        """The ids of what was stored, of one event only where it is named."""
+    def ids(self, event: str = "") -> set[str]:
+        """The ids of what was stored, of those events only whose names begin like this."""
         with self.lock:
-            return {key for key, doc in self.documents.items() if event_name in ("", doc.get("event_name"))}
+            documents = self.documents.items()
+            return {key for key, doc in documents if str(doc.get("event_name", "")).startswith(event)}
 
     def handle(self, request: Request) -> Answer:
         product = (("X-Elastic-Product", "Elasticsearch"), ("Content-Type", "application/json"))

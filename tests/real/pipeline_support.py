@@ -93,7 +93,7 @@ class Backends:
         """How often each audit.id came to Elasticsearch; it keeps the first only."""
         if self.is_replaced("elasticsearch"):
             return self.sink.audits("elasticsearch")
-        ids = self.elastic.ids()
+        ids = self.elastic.ids("audit.")  # not those of anchors
         return Counter({key: 1 + self.elastic.repeats[key] for key in ids})
 
     def datadog_texts(self) -> int:

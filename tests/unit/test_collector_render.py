@@ -256,7 +256,8 @@ def test_elasticsearch_audits_are_written_once_and_retried_for_ever() -> None:
     assert statements[0].startswith(
         'set(log.attributes["elasticsearch.document_id"], log.attributes["audit.id"])'
     )
-    assert statements[1] == 'set(log.attributes["data_stream.dataset"], "audit")'
+    assert 'log.event_name == "hft.audit.anchor"' in statements[1]
+    assert statements[2] == 'set(log.attributes["data_stream.dataset"], "audit")'
     assert found["service"]["pipelines"]["logs/elasticsearch"]["exporters"] == ["elasticsearch"]
 
 
@@ -266,7 +267,7 @@ def test_elasticsearch_index_is_honoured() -> None:
     )
     assert found["exporters"]["elasticsearch"]["logs_index"] == "trading"
     assert found["exporters"]["elasticsearch/audit"]["logs_index"] == "trading-audit"
-    assert len(found["processors"]["transform/elasticsearch.audit"]["log_statements"]) == 1
+    assert len(found["processors"]["transform/elasticsearch.audit"]["log_statements"]) == 2
 
 
 def test_datadog_has_its_key_its_tags_and_its_statistics_of_traces() -> None:
