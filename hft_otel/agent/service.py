@@ -32,7 +32,7 @@ from .wire import Positions, Serve
 
 __all__ = ["Service", "Unbuilt"]
 
-_TICK = 0.005
+_TICK = 0.02
 _CLOSING = 2.0
 """Seconds for closing destinations, where all the time went into delivering."""
 

@@ -30,6 +30,8 @@ class RemoteAudit(RemoteRoom):
         self._journal = journal
         journal.audit = self
         self._known: dict[int, RemoteSegment] = {}
+        self._end: RemoteSegment | None = None
+        """The last segment of a writer that is gone: nobody makes one after it, so none is looked for again."""
         super().__init__("audit", page, writer, [])
 
     @property
@@ -39,15 +41,19 @@ class RemoteAudit(RemoteRoom):
 
     def after(self, segment: RemoteSegment) -> Segment | None:
         """Return the segment that follows, if that can be known; one that cannot be read is left out and counted."""
+        gone = self.writer_gone  # before the look at the files
         number = segment.read_word("following") if segment is not self._nothing else 0
-        if not number and not self.writer_gone and segment is not self._nothing:
+        if segment is self._end or (not number and not gone and segment is not self._nothing):
             return None
         index = -1 if segment is self._nothing else segment.index
         named = self._load(number - 1) if number - 1 > index else None
         if named is not None and named.read_word("turn") == segment.read_word("turn") + 1:
             return named
         found = map(self._load, sorted(each for each in self._journal.numbers() if each > index))
-        return next((each for each in found if each is not None and _is_used(each)), None)
+        following = next((each for each in found if each is not None and _is_used(each)), None)
+        if gone and following is None:
+            self._end = segment
+        return following
 
     def close(self) -> None:
         """Unmap the segments."""

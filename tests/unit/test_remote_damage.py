@@ -301,3 +301,24 @@ def test_the_reader_s_own_errors_have_a_type(folder: Path) -> None:
     with pytest.raises(BadSegment, match="control"):
         ControlPage.load(path)
     assert remote_module.RemoteIntake.problem.fget is not None
+
+
+def test_reader_that_has_come_to_the_end_of_a_dead_process_looks_at_no_folder_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, _ = written(folder)
+    reading, found = read_all(writing.stream_folder)
+    assert found["audit"]
+    looks: list[int] = []
+    numbers = remote_module.RemoteJournal.numbers
+
+    def counted(self: remote_module.RemoteJournal) -> Iterator[int]:
+        looks.append(1)
+        return numbers(self)
+
+    monkeypatch.setattr(remote_module.RemoteJournal, "numbers", counted)
+    for _ in range(50):
+        reading.turn()
+        reading.audits.turn()
+    assert looks == []
+    reading.die()
