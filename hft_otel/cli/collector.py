@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from ..collector import default_profile, from_file, render
+from .otelcol import BUILT, first_of
 
 __all__ = ["find_otelcol", "run_render", "run_validate"]
 
@@ -70,14 +71,7 @@ def run_validate(file: Path, profile: str | None, otelcol: Path | None, *, every
 
 def find_otelcol() -> Path | None:
     """Return a Collector's binary: HFT_OTELCOL, one on the PATH, or the one that `make collector` builds."""
-    if named := os.environ.get("HFT_OTELCOL"):
-        return Path(named)
-    built = Path(__file__).resolve().parents[2] / ".parts" / "bin"
-    for names, path in ((_NAMES, None), (_BUILT, str(built))):
-        for name in names:
-            if found := shutil.which(name, path=path):
-                return Path(found)
-    return None
+    return first_of((_NAMES, None), (_BUILT, BUILT))
 
 
 def _rendered(file: Path, profile: str | None, *, every_type: bool) -> str:

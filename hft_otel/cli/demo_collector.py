@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from ..record import ANCHOR_EVENT
+from .otelcol import BUILT, first_of
 
 __all__ = ["DemoCollector", "find_binary"]
 
@@ -24,15 +24,7 @@ _START_SECONDS, _STOP_SECONDS = 20.0, 15.0
 
 def find_binary() -> Path | None:
     """Return a Collector's binary: HFT_OTELCOL, the one that `make collector` builds, or one on the PATH."""
-    named = os.environ.get("HFT_OTELCOL")
-    if named:
-        return Path(named)
-    built = Path(__file__).resolve().parents[2] / ".parts" / "bin"
-    for name in _NAMES:
-        found = shutil.which(name, path=f"{built}{os.pathsep}{os.environ.get('PATH', '')}")
-        if found:
-            return Path(found)
-    return None
+    return first_of((_NAMES, f"{BUILT}{os.pathsep}{os.environ.get('PATH', '')}"))
 
 
 class DemoCollector:
