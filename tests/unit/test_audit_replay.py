@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +19,10 @@ from hft_otel.config import JournalConfig, OtlpConfig
 from hft_otel.destinations.otlp import otlp_destinations
 from tests.unit.audit_support import Desk, make_trail
 from tests.unit.core_support import Core, core
-from tests.unit.otlp_stand_in import RESOURCE, Receiver, http_receiver, log_records, plain, spans
+from tests.unit.otlp_stand_in import RESOURCE, Receiver, log_records, plain, spans
 
-
-@pytest.fixture(autouse=True)
-def no_otel_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("OTEL_") or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with http_receiver() as found:
-        yield found
+pytest_plugins = ["tests.unit.otlp_fixtures"]
+pytestmark = pytest.mark.usefixtures("no_otel_variables")
 
 
 @pytest.fixture

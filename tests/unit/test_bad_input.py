@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,7 @@ from hft_otel.otel.instruments import Instruments
 from hft_otel.record import LogType
 from tests.unit.capture_support import SMALL, Process, python
 
-
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[Process]:
-    process = Process(tmp_path)
-    process.logger("start")
-    yield process
-    process.close()
+pytest_plugins = ["tests.unit.capture_fixtures"]
 
 
 @pytest.fixture

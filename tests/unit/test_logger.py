@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,7 @@ from hft_otel.record import InstrumentKind, LogLevel, LogRecord, LogType
 from hft_otel.redaction import Redactor
 from tests.unit.capture_support import SMALL, Process, Remembering, wait_until
 
-
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[Process]:
-    process = Process(tmp_path)
-    process.logger("start")
-    yield process
-    process.close()
+pytest_plugins = ["tests.unit.capture_fixtures"]
 
 
 @pytest.fixture

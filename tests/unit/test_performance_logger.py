@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,13 +11,7 @@ from hft_otel.performance import PerformanceLogger
 from hft_otel.record import InstrumentKind, LogType
 from tests.unit.capture_support import Process
 
-
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[Process]:
-    process = Process(tmp_path)
-    process.logger("start")
-    yield process
-    process.close()
+pytest_plugins = ["tests.unit.capture_fixtures"]
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import asyncio
 import contextvars
 import importlib
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,13 +20,7 @@ from hft_otel.otel import current
 from hft_otel.record import LogType, TraceIds
 from tests.unit.capture_support import Process
 
-
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[Process]:
-    process = Process(tmp_path)
-    process.logger("start")
-    yield process
-    process.close()
+pytest_plugins = ["tests.unit.capture_fixtures"]
 
 
 @pytest.fixture

@@ -26,13 +26,7 @@ from hft_otel.lanes import capture
 from hft_otel.stdlib import BridgeHandler
 from tests.unit.capture_support import ROOT, Process
 
-
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[Process]:
-    process = Process(tmp_path)
-    process.logger("start")
-    yield process
-    process.close()
+pytest_plugins = ["tests.unit.capture_fixtures"]
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pickle
 import subprocess
 import sys
 import unittest
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,7 @@ from hft_otel import HFTLogger, HFTLoggerInterface
 from hft_otel.listeners import observe, unobserve
 from tests.unit.capture_support import ROOT, Process
 
-
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[Process]:
-    process = Process(tmp_path)
-    process.logger("start")
-    yield process
-    process.close()
+pytest_plugins = ["tests.unit.capture_fixtures"]
 
 
 @pytest.fixture
