@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, InMemoryLogRecordExporter
@@ -44,6 +45,10 @@ from hft_otel import (
 from hft_otel.audit.trail import Keeping
 from hft_otel.lanes.intake import Intake
 from hft_otel.lanes.journal import Journal
+from hft_otel.otel.convert import Converter
+from hft_otel.otel.encode import LogsEncoder
+from hft_otel.otel.sdk import make_resource
+from hft_otel.record import LogLevel, LogRecord, LogType
 from hft_otel.worker import Worker
 
 WARM_UP, BURST = 100, 400
@@ -197,6 +202,21 @@ def start_worker(keeping: Keeping, intake: Intake) -> Worker:
     return worker
 
 
+def encoders() -> list[Candidate]:
+    """Return what a batch costs behind the call, on its way to a Collector: our bytes, and the SDK's objects encoded."""
+    resource = make_resource({"service": "bench"})
+    record = LogRecord(
+        1.0, LogLevel.INFO, LogType.TEXT, "bench", "order filled", {"symbol": "BTCUSDT", "px": 1.5}
+    )
+    ours, stock = LogsEncoder(resource).logs, Converter(resource).logs
+    names = {"batch": [record] * 100, "ours": ours, "stock": stock, "encode_logs": encode_logs}
+    by_stock = "encode_logs(stock(batch)).SerializeToString()"
+    return [
+        Candidate("100 records to OTLP, ours", "ours(batch)", names, lambda: None, share=0.05),
+        Candidate("100 to OTLP, by the SDK", by_stock, names, lambda: None, share=0.05),
+    ]
+
+
 def peers() -> list[Candidate]:
     """Return the same call through Python's logging and through OpenTelemetry's own handler."""
     waiting: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
@@ -283,7 +303,7 @@ def main() -> None:
         home = Path(folder)
         bursts = measure([floor, *ours(home), *peers()], options.rounds)
         # Afterwards, since each durability has a worker of its own, which the calls above would feel.
-        bursts |= measure(audits(home, home / "stdlib.log"), options.rounds)
+        bursts |= measure([*audits(home, home / "stdlib.log"), *encoders()], options.rounds)
         if options.json:
             print(json.dumps({name: quiet_mean(values) for name, values in bursts.items()}, indent=2))
         else:

@@ -1,7 +1,8 @@
 """LogRecord -> the bytes of an OTLP logs request, without the objects in between.
 
 It means what the SDK's objects and the stock encoder make of the same records (a test holds the two together), at a
-third of their cost; that matters, because every record on its way to a Collector passes here. Field numbers: opentelemetry/proto/logs/v1/logs.proto and common/v1/common.proto; wire format: protobuf's own documentation.
+fraction of their cost (`make bench`); that matters, because every record on its way to a Collector passes here. Field
+numbers: opentelemetry/proto/logs/v1/logs.proto and common/v1/common.proto; wire format: protobuf's own documentation.
 """
 
 from __future__ import annotations
