@@ -82,8 +82,11 @@ def _round(scene: Scene, rng: random.Random) -> list[str]:
     for victim in victims:
         time.sleep(rng.choice((0, rng.uniform(0, 0.4))))
         scene.start(victim)
-    if rng.random() < 0.8:  # else the next kill may come before it is up
+    patience = rng.random()
+    if patience < 0.8:  # else the next kill may come before anything is up
         scene.await_trader()
+    if patience < 0.6:  # so that it comes while events are on their way, and not only while all of it starts
+        scene.await_flow()
     time.sleep(rng.uniform(0, 0.6))
     return killed
 

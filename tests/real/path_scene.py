@@ -37,7 +37,9 @@ from tests.real.running import Program, wait_until
 
 VICTIMS = ("trading process", "agent", "Collector", "Elasticsearch")
 PATIENCE = 120.0
-"""Seconds for what was written to arrive, once everything is up."""
+"""Seconds for what was written to arrive, once everything is up, and for a program to start."""
+FLOW_SECONDS = 5.0
+"""Seconds to wait for the next delivery, as agents need time to start, and senders to try again."""
 EACH = 1_000_000
 """Numbers for the events of one trading process."""
 
@@ -80,6 +82,7 @@ class Scene:
         self.own_file = folder / "own.jsonl"
         self.elastic = ElasticsearchProcess(folder / "elasticsearch", *lasting_ports(1))
         self.collector = self._configure(isolation)
+        self.elastic.start_seconds = self.collector.start_seconds = PATIENCE
         self._traders: list[Path] = []
         self._trader: subprocess.Popen[str] | None = None
 
@@ -207,6 +210,15 @@ class Scene:
         if self._trader is not None:
             noted = self._traders[-1]
             wait_until(lambda: any(noted.read_bytes()), what="the first audit event", seconds=PATIENCE)
+
+    def await_flow(self) -> None:
+        """Wait until something more has come to the Collector's file, if that is to be expected soon."""
+        before = self._kept_size()
+        with suppress(AssertionError):
+            wait_until(self._kept_size, lambda size: size > before, seconds=FLOW_SECONDS)
+
+    def _kept_size(self) -> int:
+        return sum(file.stat().st_size for file in self.kept_files)
 
     # --- the end
 
