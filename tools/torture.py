@@ -63,11 +63,13 @@ def main(arguments: Sequence[str] = ()) -> int:
     known.append(f"{(time.monotonic() - begun) / 60:.0f} minutes")
     print(f"\n{tables(progress.played)}", flush=True)
     if not finished:
-        print("interrupted: these are the rounds that were finished")
-        return 130
+        known.append("interrupted: the tables say how many rounds were finished")
+        print(known[-1])
     if options.out is not None:
         options.out.write_text(page(progress.played, known), encoding="utf-8")
         print(f"wrote {options.out}")
+    if not finished:
+        return 130
     return 0 if all(map(is_good, progress.played)) else 1
 
 

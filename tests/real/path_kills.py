@@ -78,10 +78,10 @@ def _round(scene: Scene, rng: random.Random) -> list[str]:
     for victim in victims:
         time.sleep(rng.choice((0, rng.uniform(0, 0.005), rng.uniform(0, 0.3))))
         killed += [victim] if scene.kill(victim, rng) else []
-    rng.shuffle(victims)
-    for victim in victims:
-        time.sleep(rng.choice((0, rng.uniform(0, 0.4))))
-        scene.start(victim)
+    for victim in rng.sample(scene.victims, len(scene.victims)):
+        if rng.random() < 0.7:  # else it stays down for a round or more, while the others are killed
+            time.sleep(rng.choice((0, rng.uniform(0, 0.4))))
+            scene.start(victim)
     patience = rng.random()
     if patience < 0.8:  # else the next kill may come before anything is up
         scene.await_trader()

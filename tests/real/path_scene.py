@@ -38,7 +38,7 @@ from tests.real.running import Program, wait_until
 VICTIMS = ("trading process", "agent", "Collector", "Elasticsearch")
 PATIENCE = 120.0
 """Seconds for what was written to arrive, once everything is up, and for a program to start."""
-FLOW_SECONDS = 5.0
+FLOW_SECONDS = 3.0
 """Seconds to wait for the next delivery, as agents need time to start, and senders to try again."""
 EACH = 1_000_000
 """Numbers for the events of one trading process."""
@@ -164,25 +164,26 @@ class Scene:
         """Kill -9, of one agent or of all that there are, as one may still deliver for a dead process; was there any."""
         match victim:
             case "Collector":
-                return self.collector.kill() == -signal.SIGKILL
+                return self.collector.running and self.collector.kill() == -signal.SIGKILL
             case "Elasticsearch":
-                return self.elastic.kill() == -signal.SIGKILL
+                return self.elastic.running and self.elastic.kill() == -signal.SIGKILL
             case "trading process":
-                self._kill_trader()
-                return True
+                return self._kill_trader()
         agents = agents_in(self.folder)
         for pid in agents if rng.random() < 0.5 else agents[-1:]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return bool(agents)
 
-    def _kill_trader(self) -> None:
+    def _kill_trader(self) -> bool:
         process, self._trader = self._trader, None
-        if process is not None:
-            ended = process.poll()
-            process.kill()
-            process.communicate()
-            assert ended is None, f"the trading process ended with {ended}:\n{self._said()}"
+        if process is None:
+            return False
+        ended = process.poll()
+        process.kill()
+        process.communicate()
+        assert ended is None, f"the trading process ended with {ended}:\n{self._said()}"
+        return True
 
     def _said(self) -> str:
         return (self.folder / "trader.log").read_text(errors="replace")[-3000:]
@@ -212,8 +213,10 @@ class Scene:
             wait_until(lambda: any(noted.read_bytes()), what="the first audit event", seconds=PATIENCE)
 
     def await_flow(self) -> None:
-        """Wait until something more has come to the Collector's file, if that is to be expected soon."""
+        """Wait until something more has come to the Collector's file, if that is to be expected."""
         before = self._kept_size()
+        if not self.collector.running:
+            return
         with suppress(AssertionError):
             wait_until(self._kept_size, lambda size: size > before, seconds=FLOW_SECONDS)
 
