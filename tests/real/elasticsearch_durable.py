@@ -12,9 +12,13 @@ import json
 import os
 import sys
 import threading
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from tests.real.elasticsearch_bulk import ElasticsearchBulk, Json
 from tests.real.running import Program
@@ -30,6 +34,7 @@ class DurableElasticsearch(ElasticsearchBulk):
     def __init__(self, port: int, file: Path) -> None:
         super().__init__()
         self._port = port
+        self._found: tuple[Any, list[tuple[str, str]]] = None, []
         self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         whole, newline, _ = file.read_bytes().rpartition(b"\n")
         os.truncate(self._descriptor, len(whole + newline))  # a line that a kill has cut was not acknowledged
@@ -44,24 +49,33 @@ class DurableElasticsearch(ElasticsearchBulk):
         index, _, verb = request.path.strip("/").rpartition("/")
         if verb not in ("_count", "_search"):
             return super().handle(request)
-        with self.lock:
-            documents = {
-                key: doc for key, doc in self.documents.items() if fnmatchcase(self.indices[key], index)
-            }
         asked = json.loads(request.body or b"{}")
-        answer = {"count": len(documents)} if verb == "_count" else self._search(documents, asked)
+        with self.lock:
+            answer = self._count(index) if verb == "_count" else self._search(index, asked)
         return Answer(200, json.dumps(answer).encode(), (("Content-Type", "application/json"),))
 
-    def _search(self, documents: dict[str, Json], asked: Json) -> Json:
+    def _count(self, index: str) -> Json:
+        found = Counter(self.indices.values())
+        return {"count": sum(number for name, number in found.items() if fnmatchcase(name, index))}
+
+    def _search(self, index: str, asked: Json) -> Json:
         ((field, range_),) = asked["query"]["range"].items()
-        key = field.removeprefix("attributes.")
-        values = ((str(doc["attributes"].get(key, "")), identity) for identity, doc in documents.items())
-        found = sorted((value, identity) for value, identity in values if value and value >= range_["gte"])
+        asked_of = (index, field, len(self.documents))
+        if self._found[0] != asked_of:  # the next page is asked of the same
+            self._found = asked_of, sorted(self._values(index, field.removeprefix("attributes.")))
+        found = self._found[1]
+        first = bisect_left(found, (range_["gte"], ""))
         hits = [
             {"_index": self.indices[identity], "_id": identity, "sort": [value]}
-            for value, identity in found[: asked["size"]]
+            for value, identity in found[first : first + asked["size"]]
         ]
         return {"hits": {"hits": hits}}
+
+    def _values(self, index: str, key: str) -> Iterator[tuple[str, str]]:
+        for identity, document in self.documents.items():
+            value = document["attributes"].get(key)
+            if value and fnmatchcase(self.indices[identity], index):
+                yield str(value), identity
 
     def _store(self, request: Request) -> Json:
         with self.lock:

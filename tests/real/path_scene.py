@@ -60,7 +60,7 @@ while not stop.is_set():
         log.audit("order_sent", number=number, padding="x" * (number % 300))
         number += 1
         struct.pack_into("<Q", confirmed, 0, number - begin)
-    time.sleep(0.005)
+    time.sleep(0.01)
 for _ in range(10):
     if report := log.force_flush(30):
         break
@@ -234,7 +234,7 @@ class Scene:
         said, _ = process.communicate("\n", timeout=PATIENCE * 3)
         told = json.loads(said or "{}")
         wrong = [] if told.get("flushed") else [f"flushed false: {said}", self._said()]
-        last = run(python(LAST), self.folder, PATIENCE, **NOT_MEASURED)
+        last = run(python(LAST), self.folder, PATIENCE * 3, **NOT_MEASURED)
         wrong += [f"the last process: {last}"] if last.status else []
         wait_until(
             lambda: (agents_in(self.folder), self._unsettled()),
@@ -278,7 +278,7 @@ class Scene:
 
     def audit(self, *arguments: str | Path) -> list[dict[str, Any]]:
         """What a command of `hft-otel audit` tells, a line of JSON per stream."""
-        ended = run(hft_otel("audit", *arguments, "--json"), self.folder, PATIENCE, **NOT_MEASURED)
+        ended = run(hft_otel("audit", *arguments, "--json"), self.folder, PATIENCE * 5, **NOT_MEASURED)
         assert ended.status in (0, 1), ended.stderr
         return [json.loads(line) for line in ended.stdout.splitlines()]
 
