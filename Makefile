@@ -55,7 +55,8 @@ check: $(READY) ## ruff, its formatter, and mypy --strict
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-torture: $(READY) ## kill -9 the trading process, its agent and both, 1,000 times each (ARGS="--rounds 100 --seed 1")
+torture: $(READY) ## kill -9 all on the path of an audit, 1,000 times each way (ARGS="--rounds 100 --seed 1 --jobs 2")
+	@$(BIN)/python -m tools.parts collector-elasticsearch
 	@$(BIN)/python -m tools.torture $(ARGS)
 
 parts: $(READY) ## build the real parts for the tests: Collectors, Prometheus, Pushgateway, OpenSearch (needs Go)

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from typing import Any, NamedTuple, Self
 
 
@@ -149,7 +150,7 @@ def decompress(body: bytes, encoding: str) -> bytes:
 
 def _zstd(body: bytes) -> bytes:
     try:
-        import zstandard
+        zstandard = import_module("zstandard")
     except ImportError:
         raise ValueError("it is zstd, which only the package zstandard reads here") from None
     with zstandard.ZstdDecompressor().stream_reader(body) as reader:

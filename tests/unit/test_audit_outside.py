@@ -83,6 +83,16 @@ class TestFiles:
         path.write_bytes(path.read_bytes()[:-20])
         assert len(list(anchors_in(path))) == 2
 
+    @pytest.mark.parametrize("torn", [1, 9, 200, 900])
+    def test_give_what_was_written_behind_a_torn_line(self, desk: Desk, tmp_path: Path, torn: int) -> None:
+        ours = "".join(f"{as_json(record)}\n" for record in desk.got)
+        expected = [f"{desk.stream}-{number}" for number in range(90)]
+        for whole in (ours, f"{otlp_line(desk)}\n".replace('": ', '":')):
+            first = whole.splitlines()[0][:torn].removesuffix("}")
+            path = tmp_path / "torn.jsonl"
+            path.write_text(f"{first}{first}{whole}")
+            assert [seen.audit_id for seen in read_seen(path) if seen.audit_id] == expected
+
     def test_that_are_no_json_lines_are_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "text.log"
         path.write_text("2026-03-01 INFO x | {}\n")
