@@ -203,6 +203,7 @@ class AuditReader:
         self._trail.seal(left, offset)
         if left.holds_more(offset):
             self._lost("unreadable")
+        left.set_aside()
         return True
 
     def _lost(self, reason: str) -> None:
@@ -275,8 +276,11 @@ class AuditReader:
             feed.outbox.offer(wanted)
             feed.outbox.audits_offered += len(wanted)
             moved += len(bodies)
-            if not bodies and cursor.step() is None:
-                break
+            if not bodies:
+                left = cursor.step()
+                if left is None:
+                    break
+                left.set_aside()
             feed.mark()
         return moved
 
