@@ -34,7 +34,7 @@ class OpenSearch(Program):
 
     def start(self) -> None:
         """Like any program, with more patience: a Java machine starts here."""
-        usual, running.START_SECONDS = running.START_SECONDS, 90.0
+        usual, running.START_SECONDS = running.START_SECONDS, 240.0
         try:
             super().start()
         finally:
