@@ -43,12 +43,12 @@ class OpenSearch(Program):
     def is_ready(self) -> bool:
         return answers(f"{self.url}/_cluster/health?wait_for_status=yellow&timeout=1s")
 
-    def create_data_stream(self, pattern: str) -> None:
+    def create_data_stream(self, pattern: str, mappings: dict[str, Any] | None = None) -> None:
         """Let indices of a pattern be data streams, as Elasticsearch's own templates do for logs-*."""
         stream = {
             "index_patterns": [pattern],
             "data_stream": {},
-            "template": {"settings": {"number_of_replicas": 0}},
+            "template": {"settings": {"number_of_replicas": 0}, "mappings": mappings or {}},
         }
         status, answer = call("PUT", f"{self.url}/_index_template/streams", json.dumps(stream).encode())
         assert status == 200, answer
