@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hft_otel.lanes.segment import Segment
+from hft_otel.lanes import room
+from hft_otel.lanes.segment import Segment, split_frames
 from tests.unit.audit_support import SECOND, Desk, frame
 
 SIZE = 64 * 1024
@@ -44,6 +45,42 @@ def test_events_that_wait_are_not_in_memory_and_are_all_read_again(tmp_path: Pat
         assert len(desk.got) > before
         assert resident(tmp_path) <= 5 * SIZE
     assert [record.context["order"] for record in desk.got] == list(range(EVENTS))
+    desk.close()
+
+
+def test_a_reader_that_is_far_behind_counts_what_waits_once_and_holds_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = 0
+
+    def split(chunk: bytes, limit: int) -> tuple[list[bytes], int]:
+        nonlocal seen
+        bodies, taken = split_frames(chunk, limit)
+        seen += len(bodies)
+        return bodies, taken
+
+    monkeypatch.setattr(room, "split_frames", split)
+    desk = Desk(tmp_path, segment_size=SIZE)
+    for number in range(EVENTS):
+        if number % 50 == 0:
+            desk.journal.replenish()
+            assert desk.reader.pending() == number
+        assert desk.room.put(frame("filled", SECOND + number, order=number, note="x" * 500))
+    for _ in range(100):
+        assert desk.reader.total().emitted == EVENTS
+    assert seen == EVENTS
+    assert resident(tmp_path) <= 4 * SIZE
+    while desk.reader.pending():
+        before = desk.reader.pending()
+        desk.turn()
+        assert desk.reader.pending() < before
+        assert desk.reader.total().emitted == EVENTS
+    while len(desk.got) < EVENTS:  # what is counted is then delivered
+        desk.turn()
+    assert desk.room.put(frame("late"))
+    assert desk.reader.pending() == 1  # where the probe was, the segment is gone
+    desk.turn()
+    assert desk.reader.pending() == 0
     desk.close()
 
 
