@@ -53,7 +53,7 @@ class Relay(StandIn):
             f"{self.target}{request.path}", body or None, headers, method=request.method
         )
         try:
-            with urllib.request.urlopen(onward, timeout=30) as response:
+            with urllib.request.urlopen(onward, timeout=120) as response:
                 return Answer(response.status, response.read(), NAMED)
         except urllib.error.HTTPError as error:
             with error:

@@ -61,7 +61,7 @@ def call(
     headers = {"Content-Type": content_type}
     request = urllib.request.Request(url, body or None, headers, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=120) as response:
             return response.status, json.loads(response.read())
     except urllib.error.HTTPError as error:
         with error:

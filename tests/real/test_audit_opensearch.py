@@ -125,12 +125,15 @@ def arrived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arrived]:
                 "audit": otel.address("HFT_COLLECTOR_AUDIT_HTTP_PORT"),
             }
             system = copy_of("logging-dev.yaml", folder / "system", **places)
-            told = run_script(SENDER, cwd=system.parent, timeout=300, HFT_ELASTICSEARCH="true").told
-            assert told["flushed"], told["report"]
-            made = Arrived(server.url, relay, otel, system.parent / "journal", system)
-            wait_until(made.count, lambda found: found >= EVENTS, "all events", 240)
-            yield made
-            assert relay.violations == []
+            try:
+                told = run_script(SENDER, cwd=system.parent, timeout=300, HFT_ELASTICSEARCH="true").told
+                assert told["flushed"], told["report"]
+                made = Arrived(server.url, relay, otel, system.parent / "journal", system)
+                wait_until(made.count, lambda found: found >= EVENTS, "all events", 300)
+                yield made
+                assert relay.violations == []
+            finally:
+                otel.kill()  # in good order it would first send what it still has, for as long as that takes
 
 
 def test_all_that_arrived_is_found_beyond_one_search(arrived: Arrived) -> None:
