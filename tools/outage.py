@@ -42,7 +42,12 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory(prefix="hft-otel-outage-", dir=options.folder) as name:
         folder = Path(name)
-        outage = play(plan, folder / "system", Collector(binary, folder / "collector"))
+        otel = Collector(binary, folder / "collector")
+        try:
+            outage = play(plan, folder / "system", otel)
+        finally:
+            if otel.running:
+                otel.kill()
     print("\n| | |\n|---|---|")
     for what, seen in rows(outage):
         print(f"| {what} | {seen} |")
