@@ -59,6 +59,10 @@ torture: $(READY) ## kill -9 all on the path of an audit, 1,000 times each way (
 	@$(BIN)/python -m tools.parts collector-elasticsearch
 	@$(BIN)/python -m tools.torture $(ARGS)
 
+outage: $(READY) ## take the Collector away for ten minutes at 1,000 audits a second (ARGS="--seconds 60")
+	@$(BIN)/python -m tools.parts collector
+	@$(BIN)/python -m tools.outage $(ARGS)
+
 parts: $(READY) ## build the real parts for the tests: Collectors, Prometheus, Pushgateway, OpenSearch (needs Go)
 	@$(BIN)/python -m tools.parts all
 
@@ -121,4 +125,4 @@ $(VENV)/.bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@touch $@
 
-.PHONY: help up down dashboards stack-config demo test test-fast bench bench-tail check torture parts collector collector-elasticsearch collector-full opensearch e2e prometheus clean clean-parts
+.PHONY: help up down dashboards stack-config demo test test-fast bench bench-tail check torture outage parts collector collector-elasticsearch collector-full opensearch e2e prometheus clean clean-parts

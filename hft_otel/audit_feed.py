@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .audit.chain import Anchor
 from .audit.trail import NO_TRAIL, NoTrail
-from .lanes.room import Cursor
+from .lanes.room import Ahead, Cursor
 from .lanes.segment import HEADER_SIZE, Segment
 from .ledger import LaneSums
 from .outbox import Outbox
@@ -88,6 +88,9 @@ class AuditReader:
         self._census = Cursor(start.segment, start.offset)
         self._trail: NoTrail = NO_TRAIL
         self._seq = seq + sum(1 for _ in _events_before(start))
+        self._place = (start.segment, start.offset, 0)
+        """Up to where the census has counted, and how many events those were."""
+        self._ahead = Ahead()
         self._decode = decode
         self._retire = retire
         self._known = known
@@ -164,7 +167,7 @@ class AuditReader:
 
     def pending(self) -> int:
         """Events that were written and not yet read."""
-        return self._census.unread()
+        return self._ahead.count(lambda: self._place)
 
     @property
     def settled(self) -> bool:
@@ -189,6 +192,7 @@ class AuditReader:
                 break
             for body in bodies:
                 self._count(body, last=body is bodies[-1])
+            self._place = (self._census.segment, self._census.offset, self._place[2] + len(bodies))
             moved += len(bodies)
             if not bodies and not self._step():
                 break
@@ -203,6 +207,8 @@ class AuditReader:
         self._trail.seal(left, offset)
         if left.holds_more(offset):
             self._lost("unreadable")
+        left.set_aside()
+        self._place = (self._census.segment, self._census.offset, self._place[2])
         return True
 
     def _lost(self, reason: str) -> None:
@@ -275,8 +281,11 @@ class AuditReader:
             feed.outbox.offer(wanted)
             feed.outbox.audits_offered += len(wanted)
             moved += len(bodies)
-            if not bodies and cursor.step() is None:
-                break
+            if not bodies:
+                left = cursor.step()
+                if left is None:
+                    break
+                left.set_aside()
             feed.mark()
         return moved
 

@@ -179,6 +179,8 @@ class SharedLaneReader(LaneReader):
         if last is None or (last.turn, last.offset) != cursor.position:
             counts = ((outbox, outbox.tallies.expected().get(LogType.TEXT, 0)) for outbox in outboxes)
             open_counts = tuple(each for each in counts if not _reached(*each))
+            if last is not None and last.counts == open_counts:
+                self._places.pop()  # what full queues refuse must not pile up places here
             self._places.append(_Place(cursor.segment, *cursor.position, open_counts))
 
     def _noted(self, segment: Segment) -> int:

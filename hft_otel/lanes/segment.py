@@ -19,6 +19,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -198,6 +199,12 @@ class Segment:
         """Say whether something stands behind the last frame of a segment that was read: it is damaged then."""
         rest = self.memory[offset:]
         return rest.count(0) != len(rest)
+
+    def set_aside(self) -> None:
+        """Give back the memory of a file's pages until somebody reads them again: what waits there is on the disk."""
+        if self.path is not None:  # elsewhere the pages are all there is
+            with suppress(OSError):  # refused where the process has locked its memory
+                self.memory.madvise(mmap.MADV_DONTNEED)
 
     def zero(self, end: int, begin: int = 0) -> None:
         """Clear the memory up to `end`, in pieces that hold the GIL for a few microseconds each."""
