@@ -166,7 +166,7 @@ def found(record: LogRecord) -> tuple[Any, ...]:
     return record.message, int(record.level), record.exception and record.exception.stacktrace, record.context
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(call=calls())
 def test_every_call_is_the_same_on_every_way(process: Process, call: Call) -> None:
     plain, capturing = logging.Logger("differential"), Capturing()
