@@ -24,9 +24,9 @@ from hft_otel import HFTLogger
 from hft_otel.bridge import Bridge, Taker, installed
 from hft_otel.lanes import capture
 from hft_otel.stdlib import BridgeHandler
-from tests.unit.capture_support import ROOT, Process
+from tests.unit.core_support import ROOT, Process
 
-pytest_plugins = ["tests.unit.capture_fixtures"]
+pytest_plugins = ["tests.unit.core_fixtures"]
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_bad_arguments_and_failing_texts_raise_nothing_and_are_kept(
     assert all(
         text in message for text, message in zip(("%d x", "%s %s 1", "%s", "Broken"), messages, strict=False)
     )
-    last = process.backend.records[-1]
+    last = process.backend.got[-1]
     assert last.context["side"] == 1
     assert last.context["n"] == str(10**40)
     assert process.dropped() == {}

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from hft_otel import LogConfig
-from tests.unit.capture_support import ROOT
+from tests.unit.core_support import ROOT
 
 
 def blocks(document: str, language: str) -> list[str]:

@@ -17,9 +17,9 @@ import pytest
 
 from hft_otel import HFTLogger, HFTLoggerInterface
 from hft_otel.listeners import observe, unobserve
-from tests.unit.capture_support import ROOT, Process
+from tests.unit.core_support import ROOT, Process
 
-pytest_plugins = ["tests.unit.capture_fixtures"]
+pytest_plugins = ["tests.unit.core_fixtures"]
 
 
 @pytest.fixture
@@ -343,7 +343,7 @@ def test_measurements_and_audit_events_go_on_where_text_is_off(process: Process,
     log.metric("depth", 1)
     log.audit("event")
     process.flush()
-    assert len(process.backend.records) == 2
+    assert len(process.backend.got) == 2
 
 
 def test_custom_levels_have_their_names_also_when_these_come_late(process: Process, log: HFTLogger) -> None:

@@ -18,7 +18,7 @@ import pytest
 from hft_otel import ConfigError, FileConfig, LogConfig, LoggerFactory, PerformanceLogger, bridge_stdlib
 from hft_otel.bridge import installed
 from hft_otel.testing import FakeClock, Telemetry
-from tests.unit.capture_support import ROOT, Process
+from tests.unit.core_support import ROOT, Process
 
 
 @pytest.fixture
