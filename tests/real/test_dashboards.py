@@ -10,7 +10,6 @@ import itertools
 import json
 import re
 import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any
 
