@@ -209,6 +209,19 @@ def core(
         made.close()
 
 
+def run_python(folder: Path, *command: object) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments in that folder, with the repository on its path."""
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        cwd=folder,
+    )
+
+
 def python(script: str, *arguments: object, measured: bool = True) -> subprocess.Popen[str]:
     """Start a process of its own that runs the script with the repository on its path.
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import logging
-import os
 import pickle
-import subprocess
-import sys
 import unittest
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ import pytest
 
 from hft_otel import HFTLogger, HFTLoggerInterface
 from hft_otel.listeners import observe, unobserve
-from tests.unit.core_support import ROOT, Process
+from tests.unit.core_support import ROOT, Process, run_python
 
 pytest_plugins = ["tests.unit.core_fixtures"]
 
@@ -295,15 +292,7 @@ assert stream.getvalue() == "INFO:one.two:taken 1\\nDEBUG:one.two:now\\n", strea
 logging.root.handlers.clear()
 two.warning("the last resort")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd="/tmp",
-    )
+    done = run_python(ROOT, "-c", script)
     assert done.returncode == 0, done.stderr
     assert "the last resort\n" in done.stderr
 
@@ -537,15 +526,7 @@ assert len(found) == 3
 assert all(site.file == "<string>" and site.function == "<module>" for site in found if site)
 print(sum(site is not None for site in found))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script, setting],
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=tmp_path,
-    )
+    done = run_python(tmp_path, "-c", script, setting)
     assert done.stdout.strip() == str(sites), done.stderr
 
 
@@ -642,15 +623,7 @@ log.setLevel("INFO")
 Path(sys.argv[1]).write_bytes(pickle.dumps(log))
 """
     for code in (make, script):
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / "log.pickle")],
-            check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=tmp_path,
-        )
+        done = run_python(tmp_path, "-c", code, str(tmp_path / "log.pickle"))
         assert done.returncode == 0, done.stderr
     lines = (tmp_path / "out.log").read_text().splitlines()
     assert [line.split(" pickled: ")[1] for line in lines] == [
