@@ -26,7 +26,7 @@ SMALL = Sizes(segment=64 * 1024, low=4, high=4, metric=4)
 """Rooms that cost no time to make; enough for what a test says between two flushes."""
 
 
-def poll(condition: Callable[[], Any], within: float = 10.0) -> None:
+def poll(condition: Callable[[], Any], within: float = 30.0) -> None:
     """Wait until the condition holds; fail loudly where it never does."""
     deadline = time.monotonic() + within
     while not condition():
@@ -142,7 +142,7 @@ class Process:
 
     def flush(self) -> FlushReport:
         """Wait for everything that was logged; fails the test if it does not come."""
-        report = self.worker.flush(10)
+        report = self.worker.flush(30)
         assert report.complete, str(report)
         return report
 

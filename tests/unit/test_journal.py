@@ -85,7 +85,7 @@ def kill_once_written(process: subprocess.Popen[str]) -> None:
         said = process.stdout.readline()
     finally:
         process.send_signal(signal.SIGKILL)
-        _, complaint = process.communicate(timeout=10)
+        _, complaint = process.communicate(timeout=30)
     assert said == "written\n", complaint
 
 
