@@ -110,7 +110,7 @@ class RoomMachine(RuleBasedStateMachine):
 
 
 TestRoomMachine = RoomMachine.TestCase
-TestRoomMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestRoomMachine.settings = settings(max_examples=settings.default.max_examples // 4, stateful_step_count=40)
 
 
 def test_a_full_room_counts_each_further_record_and_takes_more_once_read() -> None:

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hft_otel.lanes import segment as segment_module
@@ -164,7 +164,6 @@ def _written(path: Path, seed: int) -> tuple[list[bytes], int]:
         bodies.append(body)
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_damage_anywhere_never_hurts_the_reader_nor_what_stands_before_it(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
