@@ -58,6 +58,10 @@ check: $(READY) ## ruff, its formatter, and mypy --strict
 torture: $(READY) ## kill -9 the trading process, its agent and both, 1,000 times each (ARGS="--rounds 100 --seed 1")
 	@$(BIN)/python -m tools.torture $(ARGS)
 
+soak: $(READY) ## log a mix of everything for 10 minutes: memory, descriptors, threads and files stay flat (ARGS="--minutes 60")
+	@$(BIN)/python -m tools.parts collector || true
+	@$(BIN)/python -m tools.soak $(ARGS)
+
 parts: $(READY) ## build the real parts for the tests: Collectors, Prometheus, Pushgateway, OpenSearch (needs Go)
 	@$(BIN)/python -m tools.parts all
 
@@ -120,4 +124,4 @@ $(VENV)/.bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@touch $@
 
-.PHONY: help up down dashboards stack-config demo test test-fast bench bench-tail check torture parts collector collector-elasticsearch collector-full opensearch e2e prometheus clean clean-parts
+.PHONY: help up down dashboards stack-config demo test test-fast bench bench-tail check torture soak parts collector collector-elasticsearch collector-full opensearch e2e prometheus clean clean-parts
