@@ -29,6 +29,7 @@ __all__ = [
     "Header",
     "Segment",
     "Word",
+    "count_frames",
     "frame_length",
     "is_tag",
     "last_frame",
@@ -240,7 +241,7 @@ def split_frames(chunk: bytes, limit: int) -> tuple[list[bytes], int]:
         start = position + _PREFIX.get(chunk[position], size + 1)
         if start > size:
             break
-        end = start + int.from_bytes(chunk[position + 1 : start], "big")
+        end = start + (chunk[position + 1] if start == position + 2 else _length(chunk, position + 1, start))
         if end > size:
             break
         bodies.append(chunk[start:end])
@@ -255,11 +256,29 @@ def last_frame(chunk: bytes) -> tuple[int, int]:
         start = position + _PREFIX.get(chunk[position], size + 1)
         if start > size:
             break
-        end = start + int.from_bytes(chunk[position + 1 : start], "big")
+        end = start + (chunk[position + 1] if start == position + 2 else _length(chunk, position + 1, start))
         if end > size:
             break
         last, position = position, end
     return last, position
+
+
+def count_frames(chunk: bytes) -> tuple[int, int]:
+    """Return how many frames a chunk begins with, and how many bytes they take; what ends `split_frames` ends it."""
+    count, position, size = 0, 0, len(chunk)
+    while position < size:
+        start = position + _PREFIX.get(chunk[position], size + 1)
+        if start > size:
+            break
+        end = start + (chunk[position + 1] if start == position + 2 else _length(chunk, position + 1, start))
+        if end > size:
+            break
+        count, position = count + 1, end
+    return count, position
+
+
+def _length(chunk: bytes, begin: int, end: int) -> int:
+    return int.from_bytes(chunk[begin:end], "big")
 
 
 def is_tag(byte: int) -> bool:
