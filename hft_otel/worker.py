@@ -1,7 +1,7 @@
 """The worker: drain, decode, redact, route, hand over, account; in a thread of the trading process, or in its agent.
 
-It works in slices of about half a millisecond and sleeps between them, so that the caller's thread never waits long
-for the GIL. It waits for a destination only while that destination makes progress; otherwise the record is dropped
+In a trading process it works in slices of about half a millisecond and sleeps between them, so that the caller's thread
+never waits long for the GIL; in an agent it lets records gather, since each round has its price. It waits for a destination only while that destination makes progress; otherwise the record is dropped
 for that destination alone, and counted.
 """
 
@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 
 from .audit.trail import Keeping, make_trail
 from .audit_feed import AuditReader
-from .lane_feed import LaneReader, SharedLaneReader, oldest_unread, with_drops
+from .lane_feed import SHARED_SLICE, SLICE, LaneReader, SharedLaneReader, oldest_unread, with_drops
 from .lanes.durability import DiskSync, Flusher
 from .lanes.intake import Intake, Pipeline
 from .lanes.remote import RemoteIntake
@@ -35,8 +35,9 @@ from .unpack import Unpacker
 
 __all__ = ["Worker"]
 
-_SLICE = 64
-_IDLE, _YIELD, _NAP = 0.01, 0.0005, 0.002
+_YIELD, _GATHER, _NAP = 0.0005, 0.005, 0.002
+_IDLE, _LONG_IDLE, _QUIET = 0.01, 0.05, 1.0
+"""Seconds of sleep where nothing has come; the longer one once nothing has for so many seconds."""
 _PATIENCE = 1.0
 """Seconds for which a full destination is waited for after it last made progress, while the lanes have space."""
 _OPENING = 5.0
@@ -59,6 +60,8 @@ class Worker:
         unpacker = Unpacker(lambda number: self._routes.pipelines[number].redactor)
         self._unpacker = unpacker
         self._shared = isinstance(intake, RemoteIntake)
+        self._slice = SHARED_SLICE if self._shared else SLICE
+        self._last_moved = time.monotonic()
         self._high = self._lane(intake.high, LogType.TEXT, unpacker.text)
         self._metric = self._lane(intake.metric, LogType.METRIC, unpacker.metric)
         self._low = self._lane(intake.low, LogType.TEXT, unpacker.text)
@@ -234,7 +237,9 @@ class Worker:
                 self.problem = f"{type(error).__name__}: {error}"
                 moved = 0
             if moved:
-                time.sleep(_YIELD if moved < _SLICE else 0)
+                self._last_moved = time.monotonic()
+                gather = self._shared and not self._requests
+                time.sleep(0 if moved >= self._slice else _GATHER if gather else _YIELD)
             elif self._stopping:
                 self._anchor()
                 return
@@ -262,8 +267,9 @@ class Worker:
         return moved
 
     def _rest(self) -> None:
+        quiet = time.monotonic() - self._last_moved > _QUIET
         with suppress(Empty):
-            self._wake.get(timeout=_IDLE)
+            self._wake.get(timeout=_LONG_IDLE if quiet else _IDLE)
             while True:
                 self._wake.get_nowait()
 
