@@ -29,8 +29,10 @@ __all__ = [
     "with_drops",
 ]
 
-SLICE, SHARED_SLICE = 64, 512
-"""Records that are read of a lane at once: about what holds the GIL for half a millisecond; more where that hurts nobody."""
+SLICE = 64
+"""Records that are read of a lane at once: about what holds the GIL for half a millisecond."""
+SHARED_SLICE = 512
+"""The same where the GIL is nobody else's."""
 UNCONFIRMED = "hft.unconfirmed"
 """Attribute of a record that its process may have been writing when it was killed."""
 
