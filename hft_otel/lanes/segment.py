@@ -152,7 +152,8 @@ class Segment:
 
     def read_word(self, name: Word) -> int:
         """Return one of the header's words as it stands."""
-        return int(_WORD.unpack_from(self.memory, _WORDS[name])[0])
+        word: int = _WORD.unpack_from(self.memory, _WORDS[name])[0]
+        return word
 
     def note_first_seq(self, first_seq: int) -> None:
         """Store the number of the first frame in its stream, plus one; the reader's side."""
