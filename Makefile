@@ -50,6 +50,10 @@ bench-tail: $(VENV)/.bench ## what logging does to a paced loop's tail latency, 
 	@$(BIN)/python -m tools.parts collector || true
 	@$(BIN)/python benchmarks/tail.py $(ARGS)
 
+bench-throughput: $(READY) ## what arrives of 200,000 records at 100,000/s, beside the plain SDK pipeline (needs the Collector)
+	@$(BIN)/python -m tools.parts collector
+	@$(BIN)/python benchmarks/throughput.py $(ARGS)
+
 check: $(READY) ## ruff, its formatter, and mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -124,4 +128,4 @@ $(VENV)/.bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@touch $@
 
-.PHONY: help up down dashboards stack-config demo test test-fast bench bench-tail check torture soak parts collector collector-elasticsearch collector-full opensearch e2e prometheus clean clean-parts
+.PHONY: help up down dashboards stack-config demo test test-fast bench bench-tail bench-throughput check torture soak parts collector collector-elasticsearch collector-full opensearch e2e prometheus clean clean-parts
