@@ -58,6 +58,10 @@ bench-tail: $(VENV)/.bench ## what logging does to a paced loop's tail latency, 
 	@$(BIN)/python -m tools.parts collector || true
 	@$(BIN)/python benchmarks/tail.py $(ARGS)
 
+bench-throughput: $(READY) ## what arrives of 200,000 records at 100,000/s, beside the plain SDK pipeline (needs the Collector)
+	@$(BIN)/python -m tools.parts collector
+	@$(BIN)/python benchmarks/throughput.py $(ARGS)
+
 check: $(READY) ## ruff, its formatter, and mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -70,6 +74,10 @@ torture: $(READY) ## kill -9 all on the path of an audit, 1,000 times each way (
 outage: $(READY) ## take the Collector away for ten minutes at 1,000 audits a second (ARGS="--seconds 60")
 	@$(BIN)/python -m tools.parts collector
 	@$(BIN)/python -m tools.outage $(ARGS)
+
+soak: $(READY) ## log a mix of everything for 10 minutes: memory, descriptors, threads and files stay flat (ARGS="--minutes 60")
+	@$(BIN)/python -m tools.parts collector || true
+	@$(BIN)/python -m tools.soak $(ARGS)
 
 parts: $(READY) ## build the real parts for the tests: Collectors, Prometheus, Pushgateway, OpenSearch (needs Go)
 	@$(BIN)/python -m tools.parts all
@@ -133,4 +141,4 @@ $(VENV)/.bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@touch $@
 
-.PHONY: help up down dashboards stack-config demo test test-fast bench bench-tail check torture outage parts collector collector-elasticsearch collector-full opensearch e2e prometheus clean clean-parts
+.PHONY: help up down dashboards stack-config demo test test-fast bench bench-tail bench-throughput check torture outage soak parts collector collector-elasticsearch collector-full opensearch e2e prometheus clean clean-parts

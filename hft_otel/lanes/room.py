@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from .control import RoomPage
-from .segment import HEADER_SIZE, Segment, split_frames
+from .segment import HEADER_SIZE, Segment, count_frames, split_frames
 
 __all__ = ["Ahead", "ClosedRoom", "Cursor", "Room", "Supply", "Tally"]
 
@@ -263,6 +263,13 @@ class Cursor:
         self.offset += taken
         return bodies
 
+    def skip(self) -> int:
+        """Go beyond the next frames of the current segment and return how many; those that `read` would return."""
+        segment, end = self.segment, _committed(self.segment)
+        count, taken = count_frames(segment.memory[self.offset : min(end, self.offset + _CHUNK)])
+        self.offset += taken
+        return count or len(self.read(1, end))  # none, a long one, or what is no frame
+
     def step(self) -> Segment | None:
         """Go to the next segment if this one is sealed and read; return the one that was left, else None."""
         left = self.segment
@@ -286,7 +293,7 @@ class Cursor:
         probe = Cursor(self.segment, self.offset)
         count = 0
         while True:
-            found = len(probe.read(4096))
+            found = probe.skip()
             count += found
             if not found and probe.step() is None:
                 return count

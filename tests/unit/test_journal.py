@@ -384,7 +384,7 @@ def test_events_beyond_disk_and_memory_are_counted_as_dropped(
 def test_what_a_flush_has_told_is_noted_so_that_a_kill_repeats_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for pause in ("_IDLE", "_YIELD"):
+    for pause in ("_IDLE", "_LONG_IDLE", "_YIELD"):
         monkeypatch.setattr(worker_module, pause, 0.1)  # its next turn comes well after the flush's answer
     core = Process(tmp_path)
     log = core.logger()

@@ -200,6 +200,30 @@ def test_a_logger_without_anyone_to_drain_it_keeps_what_it_can(tmp_path: Path) -
     process.intake.journal.close(settled=True)
 
 
+def test_a_call_that_finds_its_room_full_is_counted_once_and_not_captured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[object] = []
+    fit = HFTLogger._fit
+    monkeypatch.setattr(HFTLogger, "_fit", lambda self, *told: fitted.append(told) or fit(self, *told))
+    process = Process(tmp_path, Sizes(16 * 1024, 2, 2, 2), started=False)
+    log = process.logger()
+    low, high = process.intake.low, process.intake.high
+    while "room_full" not in low.drops or "room_full" not in high.drops:
+        log.info("text", n=1)
+        log.warning("text", n=1)
+    before = low.drops["room_full"].value, high.drops["room_full"].value
+    for number in range(10):
+        log.info("text", n=number)
+        log.warning("text", n=number)
+    assert (low.drops["room_full"].value, high.drops["room_full"].value) == (before[0] + 10, before[1] + 10)
+    assert fitted == []
+    log.info("x" * 20_000)  # longer than a segment: that is what fitting is for
+    assert len(fitted) == 1
+    log.close()
+    process.intake.journal.close(settled=True)
+
+
 def test_the_process_has_one_intake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake_module, "_process", None)
     monkeypatch.setattr(intake_module, "_default_drain", None)
