@@ -75,7 +75,7 @@ def test_environment_decides_on_the_full_collector(
 def test_small_machine_leaves_the_full_collector_out_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HFT_FULL_COLLECTOR", raising=False)
     monkeypatch.setenv("CI", "true")
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
     assert "HFT_FULL_COLLECTOR=1 asks for it" in str(collectors.leave_out_full())
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     monkeypatch.setattr("os.sysconf", lambda name: 4096 if name == "SC_PAGE_SIZE" else 8_000_000)

@@ -1,5 +1,5 @@
 // Reads a compose file with compose-go, the library that `docker compose` itself reads it with, all profiles
-// included, and prints what it understood as JSON; errors go to standard error. It is built by tools/parts.py.
+// included, and prints what it understood as JSON; errors go to standard error. It is built by tools/parts.
 package main
 
 import (

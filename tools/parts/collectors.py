@@ -26,7 +26,7 @@ OTELCOL = "go.opentelemetry.io/collector/otelcol"
 RECEIVER = "go.opentelemetry.io/collector/receiver/otlpreceiver"
 """Its version is the core's, and the builder's."""
 
-FULL_CORES, FULL_MEMORY_GB = 4, 10  # below this the full Collector would take CI's time, or its memory
+FULL_CORES, FULL_MEMORY_GB = 2, 10  # below this the full Collector would take CI's time, or its memory
 
 
 def build_small(part: Part) -> None:
@@ -41,7 +41,7 @@ def build_elasticsearch(part: Part) -> None:
 
 def build_full(part: Part) -> None:
     """Build production's, with Datadog and Elasticsearch."""
-    _build(part, "collector-full", FULL_MANIFEST, "10 minutes and more from nothing, 6 GB of memory")
+    _build(part, "collector-full", FULL_MANIFEST, "8 to 15 minutes from nothing, 6 GB of memory")
 
 
 def elasticsearch_recipe() -> str:
