@@ -66,10 +66,10 @@ class _Lines(NamedTuple):
 
 @dataclass(slots=True)
 class _Trouble:
-    """Something that goes wrong at the moment: when it was last seen, and whether anything was said about it."""
+    """Something that goes wrong at the moment: when it was last seen, and what was said about it, if anything."""
 
     seen: float
-    said: bool = False
+    said: str = ""
 
 
 class Notices:
@@ -129,8 +129,8 @@ class Notices:
             begins = f"{box.name} has a problem: {problem}; records wait, or are dropped and counted"
             self._notice(box, bool(problem), _Lines(begins, "", f"{box.name} has recovered"), now)
         problem = self._journal_problem()
-        begins = f"the audit journal has a problem: {problem}; audit events are kept in memory only"
-        self._notice("journal", bool(problem), _Lines(begins, "", "the audit journal has recovered"), now)
+        begins = f"the audit journal has a problem: {problem}"
+        self._notice("journal", bool(problem), _Lines(begins, begins, "the audit journal has recovered"), now)
         problem = self._trail_problem()
         begins = f"{problem}; segments wait on the disk until it can"
         self._notice("trail", bool(problem), _Lines(begins, "", "the audit trail has recovered"), now)
@@ -145,9 +145,9 @@ class Notices:
             trouble = trouble or self._troubles.setdefault(key, _Trouble(now))
             trouble.seen = now
             line = lines.goes_on if trouble.said else lines.begins
-            if line and now - self._last_said.get(key, float("-inf")) >= _REPEAT:
+            if line and line != trouble.said and now - self._last_said.get(key, float("-inf")) >= _REPEAT:
                 self._last_said[key] = now
-                trouble.said = True
+                trouble.said = line
                 self._out(line)
         elif trouble is not None and now - trouble.seen >= quiet:
             del self._troubles[key]

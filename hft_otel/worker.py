@@ -101,7 +101,7 @@ class Worker:
         if keeping.group_interval:
             room, cursor = self._intake.audit, self._audits.cursor
             self._flusher = Flusher(
-                DiskSync(lambda: journal.stream_folder),
+                DiskSync(lambda: journal.stream_folders),
                 keeping.group_interval,
                 lambda: room.position,
                 lambda: cursor.segment.index,

@@ -24,6 +24,7 @@ from ..config import (
 from ..record import LogType
 from ..router import Rule
 from .components import with_component
+from .folders import check_folders
 from .instruments import check_instruments, idle_instruments
 from .place import Place, quoted
 from .rules import check_rules, targets
@@ -74,6 +75,7 @@ def check(config: LogConfig, place: Place) -> list[str]:
         raise (place / "environment").error("is empty", "name the environment, such as dev or prod")
     for name in GROUPS:
         check_fields(getattr(config, name), place / name)
+    check_folders(config, place)
     check_instruments(config.instruments, place / "instruments")
     config = replace(config, backends=_check_backends(config, place / "backends"))
     check_rules(config.routing_rules, config.backends, place / "routing_rules")

@@ -39,12 +39,14 @@ class Verdict:
         return not self.problems
 
 
-def verify(folder: Path, outside: Iterable[Anchor] | None = None) -> list[Verdict]:
-    """Return a verdict per stream of a journal's folder; also for those that only the anchors know. Raises OSError."""
+def verify(
+    folder: Path, outside: Iterable[Anchor] | None = None, fallback: Path | None = None
+) -> list[Verdict]:
+    """Return a verdict per stream of a journal's folders; also for those that only the anchors know. Raises OSError."""
     known: dict[str, list[Anchor]] = {}
     for anchor in outside or ():
         known.setdefault(anchor.stream, []).append(anchor)
-    streams = find_streams(folder)
+    streams = find_streams(folder, fallback)
     verdicts = [
         _Check(stream, known.pop(stream.name, ()), strict=outside is not None).verdict() for stream in streams
     ]
@@ -106,7 +108,7 @@ class _Check:
         for line in read_lines(self._stream.trail / name, kind):
             if isinstance(line, kind):
                 found.append(line)
-            elif not quiet and isinstance(line, TornLine) and self._stream.live is not None:
+            elif not quiet and isinstance(line, TornLine) and self._stream.live:
                 self._said.notes.append(f"{line}: it is being written, or its process was killed")
             elif not quiet:
                 self._problem(str(line))

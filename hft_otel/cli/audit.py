@@ -30,13 +30,13 @@ _Window = tuple[int | None, int | None]
 """The times to show, in nanoseconds: from the first on, before the second."""
 
 
-def run_verify(folder: Path, anchors: tuple[Path, ...], *, as_json: bool) -> int:
+def run_verify(folder: Path, fallback: Path | None, anchors: tuple[Path, ...], *, as_json: bool) -> int:
     """Print a verdict per stream; 0 where all are healthy."""
     try:
         outside = list(chain(*map(anchors_in, anchors))) if anchors else None
     except (NotJsonLines, OSError, UnicodeError) as error:
         raise click.UsageError(f"--anchors: {error}") from error
-    verdicts = verify(folder, outside)
+    verdicts = verify(folder, outside, fallback)
     if as_json:
         for verdict in verdicts:
             click.echo(msgspec.json.encode({**msgspec.to_builtins(verdict), "healthy": verdict.healthy}))
@@ -81,6 +81,7 @@ def _number(seq: int) -> str:
 
 def run_show(
     folder: Path,
+    fallback: Path | None,
     events: tuple[str, ...],
     window: _Window,
     context: tuple[str, ...],
@@ -91,7 +92,7 @@ def run_show(
     """Print the events that are asked for; 0 where there is one."""
     wanted = _pairs(context)
     found: Iterable[LogRecord] = (
-        record for record in read_events(folder) if _suits(record, events, window, wanted)
+        record for record in read_events(folder, fallback) if _suits(record, events, window, wanted)
     )
     if limit is not None:
         found = deque(found, limit)

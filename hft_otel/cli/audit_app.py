@@ -11,6 +11,10 @@ __all__ = ["audit"]
 _FOLDER = click.argument(
     "folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
+_FALLBACK = click.option(
+    "--fallback", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The journal's `fallback_folder`, where events wait that DIR would not take.",
+)  # fmt: skip
 _JSON = click.option("--json", "as_json", is_flag=True, help="One line of JSON per item instead of a table.")
 
 
@@ -30,13 +34,14 @@ def audit() -> None:
 
 @audit.command()
 @_FOLDER
+@_FALLBACK
 @click.option(
     "--anchors", multiple=True, metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Anchors that left this machine: what a Collector's file exporter wrote, or a file backend with"
     " `format: json`; may be repeated.",
 )  # fmt: skip
 @_JSON
-def verify(folder: Path, anchors: tuple[Path, ...], as_json: bool) -> None:
+def verify(folder: Path, fallback: Path | None, anchors: tuple[Path, ...], as_json: bool) -> None:
     """Prove that no event was changed, left out, added or moved, and none cut off before the last anchor.
 
     Without --anchors this holds against accidents, and against whoever could not change all of DIR; with them also
@@ -44,11 +49,12 @@ def verify(folder: Path, anchors: tuple[Path, ...], as_json: bool) -> None:
     """
     from .audit import run_verify
 
-    raise SystemExit(run_verify(folder, anchors, as_json=as_json))
+    raise SystemExit(run_verify(folder, fallback, anchors, as_json=as_json))
 
 
 @audit.command()
 @_FOLDER
+@_FALLBACK
 @click.option(
     "--against", multiple=True, required=True, metavar="FILE|elasticsearch:URL",
     help="What a Collector's file exporter wrote, or a file backend with `format: json`; or"
@@ -61,7 +67,9 @@ def verify(folder: Path, anchors: tuple[Path, ...], as_json: bool) -> None:
     help="The field of audit.id in Elasticsearch.",
 )
 @_JSON
-def reconcile(folder: Path, against: tuple[str, ...], field: str, as_json: bool) -> None:
+def reconcile(
+    folder: Path, fallback: Path | None, against: tuple[str, ...], field: str, as_json: bool
+) -> None:
     """Say which events have not arrived somewhere, and which arrived more than once.
 
     An event that a destination has not acknowledged yet is waiting, not missing. Duplicates have the same audit.id: they
@@ -69,11 +77,12 @@ def reconcile(folder: Path, against: tuple[str, ...], field: str, as_json: bool)
     """
     from .audit_arrived import run_reconcile
 
-    raise SystemExit(run_reconcile(folder, against, field, as_json=as_json))
+    raise SystemExit(run_reconcile(folder, fallback, against, field, as_json=as_json))
 
 
 @audit.command()
 @_FOLDER
+@_FALLBACK
 @click.option(
     "--event", "events", multiple=True, metavar="GLOB", help="Only events of this name; may be repeated."
 )
@@ -86,6 +95,7 @@ def reconcile(folder: Path, against: tuple[str, ...], field: str, as_json: bool)
 @_JSON
 def show(
     folder: Path,
+    fallback: Path | None,
     events: tuple[str, ...],
     since: str | None,
     until: str | None,
@@ -100,11 +110,12 @@ def show(
         None if since is None else time_of(since, "--since"),
         None if until is None else time_of(until, "--until"),
     )
-    raise SystemExit(run_show(folder, events, chosen, context, limit, as_json=as_json))
+    raise SystemExit(run_show(folder, fallback, events, chosen, context, limit, as_json=as_json))
 
 
 @audit.command()
 @_FOLDER
+@_FALLBACK
 @click.option(
     "--to",
     required=True,
@@ -128,6 +139,7 @@ def show(
 @_JSON
 def replay(
     folder: Path,
+    fallback: Path | None,
     to: str,
     backends: tuple[str, ...],
     stream: str,
@@ -143,4 +155,4 @@ def replay(
     from .audit_replay import run_replay, target
 
     config = target(to, backends)
-    raise SystemExit(run_replay(folder, config, stream, first, last, timeout, as_json=as_json))
+    raise SystemExit(run_replay(folder, fallback, config, stream, first, last, timeout, as_json=as_json))

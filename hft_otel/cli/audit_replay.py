@@ -69,6 +69,7 @@ def _for_these(config: LogConfig, backends: dict[str, BackendConfig]) -> list[di
 
 def run_replay(
     folder: Path,
+    fallback: Path | None,
     config: LogConfig,
     stream: str,
     first: int,
@@ -78,7 +79,7 @@ def run_replay(
     as_json: bool,
 ) -> int:
     """Send the events of a stream from `first` to `last`; 0 where every destination has all of them."""
-    chosen = (record for record in read_events(folder) if _is_chosen(record, stream, first, last))
+    chosen = (record for record in read_events(folder, fallback) if _is_chosen(record, stream, first, last))
     sums, number, nowhere = _send(chosen, config, timeout)
     if as_json:
         told = {"events": number, "unrouted": nowhere, "destinations": sums}
