@@ -45,6 +45,9 @@ SELF_METRICS = (
     SelfMetric(
         "telemetry.pending", "up_down_counter", "{record}", "Records that wait, by lane or destination"
     ),
+    SelfMetric(
+        "telemetry.displaced", "counter", "{segment}", "Audit segments that the journal's folder refused, by place"
+    ),
 )
 
 

@@ -212,6 +212,8 @@ class Worker:
     def observe(self) -> Iterator[tuple[str, float, Mapping[str, str]]]:
         """Yield the counters as measurements of ledger.SELF_METRICS."""
         yield from observations(self.report())
+        for place in ("fallback", "memory"):
+            yield "telemetry.displaced", self._intake.journal.displaced[place], {"place": place}
 
     def _lane(
         self, room: Room | RemoteRoom, log_type: LogType, decode: Callable[[bytes], tuple[int, LogRecord]]

@@ -24,6 +24,7 @@ from hft_otel.lanes.remote import RemoteIntake
 from hft_otel.lanes.shared import SharedLanes
 from hft_otel.ledger import FlushReport
 from hft_otel.notices import Notices
+from hft_otel.worker import Worker
 from tests.unit.audit_support import KEEPING, Desk, frame
 from tests.unit.lanes_support import TINY, Reading
 from tests.unit.small_disk import SmallDisk, small_disk
@@ -369,3 +370,14 @@ def test_a_fallback_beside_the_folder_is_taken() -> None:
     config = LogConfig.from_dict({"journal": {"folder": "a", "fallback_folder": "ab"}})
     assert config.journal == JournalConfig(folder="a", fallback_folder="ab")
     assert config.lanes == LanesConfig()
+
+
+def test_segments_that_are_not_where_they_belong_are_counted_for_the_metrics(tmp_path: Path) -> None:
+    made = Intake(Journal(in_the_way(tmp_path / "first"), SIZE, 3, fallback=tmp_path / "second"), TINY)
+    seen = {
+        where["place"]: value
+        for name, value, where in Worker(made).observe()
+        if name == "telemetry.displaced"
+    }
+    assert seen == {"fallback": 3, "memory": 0}
+    made.journal.close(settled=True)
