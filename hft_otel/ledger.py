@@ -46,7 +46,10 @@ SELF_METRICS = (
         "telemetry.pending", "up_down_counter", "{record}", "Records that wait, by lane or destination"
     ),
     SelfMetric(
-        "telemetry.displaced", "counter", "{segment}", "Audit segments that the journal's folder refused, by place"
+        "telemetry.displaced",
+        "counter",
+        "{segment}",
+        "Audit segments that the journal's folder refused, by place",
     ),
 )
 

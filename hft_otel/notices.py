@@ -33,6 +33,8 @@ _CURES = {
     "queue_full": "it takes less than it is sent; route less to it",
 }
 
+_PARKED = "; refused audit events are parked: hft-otel audit show --parked"
+
 
 def say(message: str) -> None:
     """Write one line to stderr; never raises, and gives up after a fifth of a second where nobody reads."""
@@ -121,6 +123,7 @@ class Notices:
             place, reason = key
             grown, self._lost[key] = total > self._lost[key], total
             hint = _CURES.get(reason) or _last_error(outboxes, place)
+            hint += _PARKED if any(box.parks for box in outboxes if box.name == place) else ""
             losing = f"losing records at {place} ({reason}): {total} so far" + (f"; {hint}" if hint else "")
             over = f"no longer losing records at {place} ({reason}): {total} lost in all"
             self._notice(key, grown, _Lines(losing, f"still {losing}", over), now, _QUIET)
@@ -132,8 +135,7 @@ class Notices:
         begins = f"the audit journal has a problem: {problem}"
         self._notice("journal", bool(problem), _Lines(begins, begins, "the audit journal has recovered"), now)
         problem = self._trail_problem()
-        begins = f"{problem}; segments wait on the disk until it can"
-        self._notice("trail", bool(problem), _Lines(begins, "", "the audit trail has recovered"), now)
+        self._notice("trail", bool(problem), _Lines(problem, "", "the audit trail has recovered"), now)
         problem = self._worker_problem()
         begins = f"the worker has a bug: {problem}; it goes on, please report this"
         self._notice("worker", bool(problem), _Lines(begins, "", ""), now)

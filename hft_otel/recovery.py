@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from .audit.parked import Parking
 from .audit.trail import Keeping, make_trail
 from .audit_feed import AuditReader
 from .lane_feed import SharedLaneReader
@@ -112,6 +113,7 @@ class Recovery:
 
         audits = AuditReader("recovered", folder.name, start, seq, decode, retire)
         audits.keep(make_trail(folder.parent, folder.name, self.keeping))
+        audits.parking = Parking(folder.parent, folder.name)
         audits.add(self._routes.outboxes.values())
         return audits
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from itertools import chain
 from queue import Empty, SimpleQueue
 
+from .audit.parked import Parking
 from .audit.trail import Keeping, make_trail
 from .audit_feed import AuditReader
 from .lane_feed import LaneReader, SharedLaneReader, oldest_unread, with_drops
@@ -97,6 +98,7 @@ class Worker:
         """Keep a trail of all audit events that are read here; before the first `add`."""
         journal = self._intake.journal
         self._audits.keep(make_trail(journal.stream_folder.parent, journal.stream, keeping))
+        self._audits.parking = Parking(journal.stream_folder.parent, journal.stream)
         self._recovered.keeping = keeping
         if keeping.group_interval:
             room, cursor = self._intake.audit, self._audits.cursor

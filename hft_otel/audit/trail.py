@@ -234,7 +234,7 @@ class Trail(NoTrail):
             self.problem = ""
 
     def _refused(self, error: OSError) -> None:
-        self.problem = f"{_REFUSED} {self.folder}: {error}"
+        self.problem = f"{_REFUSED} {self.folder}: {error}; segments wait on the disk until it can"
         self._retry_at = time.monotonic() + _RETRY_AFTER
 
 

@@ -92,6 +92,9 @@ def reconcile(
     "--context", multiple=True, metavar="KEY=VALUE", help="Only with this context; all of them, if repeated."
 )
 @click.option("--limit", type=click.IntRange(1), help="Only the last so many.")
+@click.option(
+    "--parked", is_flag=True, help="Only those that a destination refused for good, with its reason."
+)
 @_JSON
 def show(
     folder: Path,
@@ -101,15 +104,19 @@ def show(
     until: str | None,
     context: tuple[str, ...],
     limit: int | None,
+    parked: bool,
     as_json: bool,
 ) -> None:
     """Print the events of a trail by time, delivered ones and those that wait; --json prints as the file backend does."""
     from .audit import run_show, time_of
+    from .audit_parked import run_parked
 
     chosen = (
         None if since is None else time_of(since, "--since"),
         None if until is None else time_of(until, "--until"),
     )
+    if parked:
+        raise SystemExit(run_parked(folder, events, chosen, context, limit, as_json=as_json))
     raise SystemExit(run_show(folder, fallback, events, chosen, context, limit, as_json=as_json))
 
 
@@ -129,6 +136,7 @@ def show(
 @click.option("--stream", default="", metavar="NAME", help="Only this stream.")
 @click.option("--first", default=0, type=click.IntRange(0), help="From the event of this number on.")
 @click.option("--last", type=click.IntRange(0), help="Up to the event of this number.")
+@click.option("--parked", is_flag=True, help="Only those that a destination refused for good.")
 @click.option(
     "--timeout",
     default=60.0,
@@ -145,6 +153,7 @@ def replay(
     stream: str,
     first: int,
     last: int | None,
+    parked: bool,
     timeout: float,
     as_json: bool,
 ) -> None:
@@ -152,7 +161,8 @@ def replay(
 
     Exit status 1 where not every event was taken.
     """
-    from .audit_replay import run_replay, target
+    from .audit_replay import Chosen, run_replay, target
 
     config = target(to, backends)
-    raise SystemExit(run_replay(folder, fallback, config, stream, first, last, timeout, as_json=as_json))
+    chosen = Chosen(folder, fallback, stream, first, last, parked)
+    raise SystemExit(run_replay(chosen, config, timeout, as_json=as_json))

@@ -272,7 +272,9 @@ class Stream:
         self._folders = folders
         self._locks = locks
         self.segments: list[Segment] = []
-        for path in sorted((path for each in folders for path in each.glob("*.seg")), key=lambda path: path.name):
+        for path in sorted(
+            (path for each in folders for path in each.glob("*.seg")), key=lambda path: path.name
+        ):
             try:
                 self.segments.append(Segment.load(path))
             except (BadSegment, OSError) as error:

@@ -77,7 +77,9 @@ def test_a_full_disk_and_a_kill_of_everything_lose_nothing(
     with started(python(HEAD + FILL), folder) as process:
         hear(process)
         wait_until(
-            lambda: list((folder / "second").rglob("*.seg")), lambda found: len(found) > 5, "the second folder"
+            lambda: list((folder / "second").rglob("*.seg")),
+            lambda found: len(found) > 5,
+            "the second folder",
         )
         assert list(disk.path.rglob("*.seg"))
         for pid in agents_in(folder):

@@ -161,7 +161,10 @@ def test_a_trail_is_complete_with_the_fallback_and_not_without(tmp_path: Path, d
     assert verdict.events == 260
     assert sum(each.events for each in verify(first)) < 260
     (tmp_path / "arrived.jsonl").write_text(
-        "".join(f'{{"event_name":"audit.x","attributes":{{"audit.id":"{made.stream}-{n}"}}}}\n' for n in range(260))
+        "".join(
+            f'{{"event_name":"audit.x","attributes":{{"audit.id":"{made.stream}-{n}"}}}}\n'
+            for n in range(260)
+        )
     )
     for command in (
         ["verify"],
