@@ -258,14 +258,14 @@ def test_a_successor_of_both_reads_on_in_both_folders(tmp_path: Path) -> None:
     intake = Intake(journal, TINY, lanes)
     for number in range(60):
         if number == 20:
-            os.rename(tmp_path / "first", tmp_path / "kept")
+            (tmp_path / "first").rename(tmp_path / "kept")
             in_the_way(tmp_path / "first")
         journal.replenish()
         assert intake.audit.put(frame(f"e{number}"))
     lanes.close(remove=False)
     journal.leave()
     (tmp_path / "first").unlink()
-    os.rename(tmp_path / "kept", tmp_path / "first")
+    (tmp_path / "kept").rename(tmp_path / "first")
     reading = Reading(lanes.stream_folder)
     reading.intake.writer_gone()
     reading.drain()
@@ -301,7 +301,7 @@ def test_the_disk_is_asked_for_both_folders(tmp_path: Path, monkeypatch: pytest.
     refused = ["a"]
 
     def fdatasync(descriptor: int) -> None:
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
         if path.parent.name in refused:
             raise OSError(5, "Input/output error")
         synced.append(path.name)
