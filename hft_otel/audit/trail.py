@@ -140,8 +140,12 @@ class Trail(NoTrail):
         self._sealed[segment] = entry
 
     def release(self, retire: Callable[[Segment], None], segment: Segment) -> None:
-        """Keep a copy of a segment that is settled everywhere, then let go of it; later, where the disk refuses now."""
-        if not self._keep(segment) and segment.path is not None:
+        """Keep a copy of a segment that is settled everywhere, then let go of it; later, where the disk refuses now.
+
+        In order, and after its line in the chain: after a kill the next start goes on at the first that is left.
+        """
+        waits = bool(self._waiting or self._unwritten) and segment.path is not None
+        if (waits or not self._keep(segment)) and segment.path is not None:
             self._waiting.append((retire, segment))
             return
         self._sealed.pop(segment, None)
@@ -214,10 +218,11 @@ class Trail(NoTrail):
         self._write_waiting()
 
     def _retry(self) -> None:
+        self._write_waiting()
         waiting, self._waiting = self._waiting, []
         for retire, segment in waiting:
             self.release(retire, segment)
-        self._write_waiting()
+        self._note_recovered()
 
     def _write_waiting(self) -> None:
         """Append the lines that are not in their files yet, in order."""
@@ -230,7 +235,10 @@ class Trail(NoTrail):
         except OSError as error:
             self._refused(error)
             return
-        if not self._waiting and self.problem.startswith(_REFUSED):
+        self._note_recovered()
+
+    def _note_recovered(self) -> None:
+        if not self._waiting and not self._unwritten and self.problem.startswith(_REFUSED):
             self.problem = ""
 
     def _refused(self, error: OSError) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from hft_otel.audit.reading import read_events
-from hft_otel.audit.trail import Keeping
+from hft_otel.audit.trail import Keeping, Trail
 from hft_otel.audit.verify import verify
+from hft_otel.audit_feed import AuditReader
 from hft_otel.cli.app import app
 from hft_otel.config import ConfigError, JournalConfig, LanesConfig, LogConfig
 from hft_otel.lanes import journal as journal_module
@@ -21,9 +23,12 @@ from hft_otel.lanes.durability import DiskSync
 from hft_otel.lanes.intake import Intake
 from hft_otel.lanes.journal import Journal
 from hft_otel.lanes.remote import RemoteIntake
+from hft_otel.lanes.room import Cursor
 from hft_otel.lanes.shared import SharedLanes
 from hft_otel.ledger import FlushReport
 from hft_otel.notices import Notices
+from hft_otel.outbox import Outbox
+from hft_otel.record import LogLevel, LogRecord, LogType
 from hft_otel.worker import Worker
 from tests.unit.audit_support import KEEPING, Desk, frame
 from tests.unit.lanes_support import TINY, Reading
@@ -384,3 +389,38 @@ def test_segments_that_are_not_where_they_belong_are_counted_for_the_metrics(tmp
     }
     assert seen == {"fallback": 3, "memory": 0}
     made.journal.close(settled=True)
+
+
+def test_a_kill_after_the_disk_was_full_for_a_while_leaves_a_whole_chain(
+    tmp_path: Path, disk: SmallDisk
+) -> None:
+    """What is kept late must not be kept out of order: the next start goes on at the first segment that is left."""
+    first, second = disk.path / "journal", tmp_path / "second"
+    made = desk(first, second)
+    made.write(100)
+    disk.fill()
+    made.write(200)
+    disk.free()
+    disk.grow(1024)
+    made.trail._retry_at = time.monotonic() + 60
+    made.write(200)
+    made.leave()
+    (stream,) = journal_module.abandoned((first, second), "")
+    offset, seq = stream.start
+    reader = AuditReader(
+        "recovered", stream.name, Cursor(stream.segments[0], offset), seq, _nobody_wants, stream.retire
+    )
+    reader.keep(Trail(first, stream.name, KEEPING))
+    while reader.turn():
+        pass
+    reader.anchor()
+    reader.finish()
+    stream.close(settled=reader.settled)
+    (verdict,) = verify(first)
+    assert verdict.healthy, verdict.problems
+    assert (verdict.events, verdict.anchored) == (500, 499)
+    assert list(second.iterdir()) == []
+
+
+def _nobody_wants(data: bytes, audit_id: str) -> tuple[LogRecord, tuple[Outbox, ...]]:
+    return LogRecord(1.0, LogLevel.INFO, LogType.AUDIT, "x", audit_id=audit_id), ()
