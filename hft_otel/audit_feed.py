@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from .audit.chain import Anchor
+from .audit.exported import Outgoing
 from .audit.feed import SLICE, Feed, first_seq
 from .audit.parked import Parking
 from .audit.trail import NO_TRAIL, NoTrail
@@ -16,7 +17,7 @@ from .lanes.room import Cursor
 from .lanes.segment import HEADER_SIZE, Segment
 from .ledger import LaneSums
 from .outbox import Outbox
-from .record import ANCHOR_EVENT, LogLevel, LogRecord, LogType
+from .record import LogRecord, LogType
 
 __all__ = ["AuditReader"]
 
@@ -51,6 +52,8 @@ class AuditReader:
         self._trail: NoTrail = NO_TRAIL
         self.parking: Parking | None = None
         """Where events go that a destination refuses for good; without one they are counted only."""
+        self.outgoing = Outgoing()
+        """What has the anchors leave."""
         self._seq = seq + sum(1 for _ in _events_before(start))
         self._decode = decode
         self._retire = retire
@@ -254,13 +257,10 @@ class AuditReader:
                 event = self._event(self._settled_before.pop(), self._seq)
                 if event is not None:
                     self._note_takers(event)
-            record = _anchor_record(anchor, tuple(self._via))
-            for feed in self._feeds.values():
-                outbox = feed.outbox
-                wanted = feed.is_used and outbox.destination.keeps_anchors and not outbox.closed.is_set()
-                if wanted and outbox.offer([record]):
-                    outbox.tallies.accepted[LogType.AUDIT] += 1
-                    outbox.audits_offered += 1
+            feeds = (feed for feed in self._feeds.values() if feed.is_used)
+            boxes = [feed.outbox for feed in feeds if feed.outbox.destination.keeps_anchors]
+            self.outgoing.send(anchor, tuple(self._via), boxes, self._trail.exported)
+        self.outgoing.turn()
 
     def _retire_settled(self) -> None:
         """Let go of segments behind the slowest destination, and note its place in the oldest that is left."""
@@ -290,22 +290,3 @@ def _events_before(start: Cursor) -> Iterator[bytes]:
     probe = Cursor(start.segment)
     while found := probe.read(SLICE, start.offset):
         yield from found
-
-
-def _anchor_record(anchor: Anchor, via_collector: tuple[str, ...]) -> LogRecord:
-    """Return an anchor as what it leaves as; without an `audit.id`, which only the application's events have."""
-    return LogRecord(
-        anchor.time_ns / 1e9,
-        LogLevel.INFO,
-        LogType.AUDIT,
-        "hft_otel.audit",
-        ANCHOR_EVENT,
-        {
-            "audit.stream": anchor.stream,
-            "audit.seq": anchor.seq,
-            "audit.head": anchor.head,
-            "audit.kept_from": anchor.kept_from,
-        },
-        time_ns=anchor.time_ns,
-        via_collector=via_collector,
-    )

@@ -201,8 +201,12 @@ class FlushReport:
         return "\n".join(["delivered" if self else "NOT ALL DELIVERED", *lines])
 
 
-def observations(report: FlushReport) -> Iterator[tuple[str, float, Mapping[str, str]]]:
-    """Yield the report as measurements of SELF_METRICS: name, value, attributes."""
+def observations(
+    report: FlushReport, displaced: Mapping[str, int] | None = None
+) -> Iterator[tuple[str, float, Mapping[str, str]]]:
+    """Yield the report, and the number of displaced audit segments by place, as SELF_METRICS: name, value, attributes."""
+    for place in ("fallback", "memory") if displaced is not None else ():
+        yield "telemetry.displaced", (displaced or {}).get(place, 0), {"place": place}
     for lane in report.lanes:
         where = {"lane": lane.lane, "type": lane.type}
         yield "telemetry.emitted", lane.emitted, where

@@ -120,7 +120,7 @@ class Worker:
         with self._lock:
             self._audits.add(self._routes.add(pipeline))
             if len(self._routes.pipelines) == 1:
-                self._recovered.add_journals(self._intake.journal.abandoned(), pipeline)
+                self._recovered.begin(self._intake.journal, pipeline)
 
     def adopt(self, intake: RemoteIntake) -> None:
         """Deliver also what a dead process left in its lanes; its records follow the first pipeline's rules."""
@@ -213,9 +213,7 @@ class Worker:
 
     def observe(self) -> Iterator[tuple[str, float, Mapping[str, str]]]:
         """Yield the counters as measurements of ledger.SELF_METRICS."""
-        yield from observations(self.report())
-        for place in ("fallback", "memory"):
-            yield "telemetry.displaced", self._intake.journal.displaced[place], {"place": place}
+        yield from observations(self.report(), self._intake.journal.displaced)
 
     def _lane(
         self, room: Room | RemoteRoom, log_type: LogType, decode: Callable[[bytes], tuple[int, LogRecord]]

@@ -14,8 +14,17 @@ from ..lanes.streams import DAMAGED, TRAIL
 from ..record import LogRecord
 from ..redaction import Redactor
 from ..unpack import Unpacker
+from .chain import trail_folder
 
-__all__ = ["SegmentFile", "StreamFiles", "bodies", "find_streams", "read_events", "segments_of"]
+__all__ = [
+    "SegmentFile",
+    "StreamFiles",
+    "bodies",
+    "find_streams",
+    "last_kept",
+    "read_events",
+    "segments_of",
+]
 
 _SLICE = 1024
 
@@ -125,6 +134,18 @@ def _frame_size(body: bytes, data: bytes, position: int) -> int:
 def read_events(folder: Path, fallback: Path | None = None) -> Iterator[LogRecord]:
     """Yield all audit events that can be read, by time; those of one stream stay in their order. Raises OSError."""
     return heapq.merge(*map(_events, find_streams(folder, fallback)), key=attrgetter("time_ns"))
+
+
+def last_kept(folder: Path, stream: str) -> LogRecord | None:
+    """Return the last event that is kept of a stream and can be read. Raises OSError."""
+    unpacker = Unpacker(lambda number: Redactor(()))
+    found = None
+    for path in sorted(trail_folder(folder, stream).glob("*.seg"))[-1:]:
+        first = int(path.stem) if path.stem.isdecimal() else 0
+        for seq, (body, _) in enumerate(bodies(path.read_bytes()), first):
+            with suppress(Exception):  # torn or changed; `verify` is who says so
+                _, found = unpacker.audit(body, f"{stream}-{seq}")
+    return found
 
 
 def _events(stream: StreamFiles) -> Iterator[LogRecord]:

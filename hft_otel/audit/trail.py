@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ..config import JournalConfig
 from ..lanes.segment import HEADER_SIZE, Header, Segment, pack_header
 from .chain import ANCHORS, ENTRIES, Anchor, Entry, Head, kept_name, read_lines, to_line, trail_folder
+from .exported import note_exported
 from .files import append, mend, store
 from .retention import prune
 
@@ -34,12 +35,15 @@ class Keeping(NamedTuple):
     anchor_interval: float
     group_interval: float = 0.0
     """Seconds between two looks at what is to be put on the disk; 0 leaves that to the kernel, or to the callers."""
+    fallback: Path | None = None
+    """Where else than in the journal's folder there may be something of a stream."""
 
     @classmethod
     def of(cls, config: JournalConfig) -> Keeping:
         """Return what a configuration says."""
         group = config.group_interval_ms / 1000 if config.durability == "group" else 0.0
-        return cls(config.keep_days, int(config.keep_mb * _MB), config.anchor_interval, group)
+        fallback = Path(config.fallback_folder).absolute() if config.fallback_folder else None
+        return cls(config.keep_days, int(config.keep_mb * _MB), config.anchor_interval, group, fallback)
 
 
 class NoTrail:
@@ -63,6 +67,9 @@ class NoTrail:
     def due(self, *, final: bool = False) -> list[Anchor]:
         """Return no anchors."""
         return []
+
+    def exported(self, anchor: Anchor) -> None:
+        """Do nothing."""
 
     def finish(self, segment: Segment, end: int, *, settled: bool) -> bool:
         """Say that the stream may go if it is settled."""
@@ -165,6 +172,11 @@ class Trail(NoTrail):
             found += self._anchor()
         return found
 
+    def exported(self, anchor: Anchor) -> None:
+        """Note that everybody has the anchor who is to have it; only where it stands in its file by now."""
+        if not self._unwritten:
+            note_exported(self.folder.parent, anchor)
+
     def finish(self, segment: Segment, end: int, *, settled: bool) -> bool:
         """End with this segment, read up to `end`; say whether the stream may go: all is settled, and kept."""
         if settled:
@@ -190,7 +202,8 @@ class Trail(NoTrail):
 
     def _prune(self) -> list[Anchor]:
         try:
-            anchors = prune(self.folder.parent, self._keeping.days * _DAY, self._keeping.max_bytes)
+            keeping = self._keeping
+            anchors = prune(self.folder.parent, keeping.days * _DAY, keeping.max_bytes, keeping.fallback)
         except OSError as error:
             self._refused(error)
             return []

@@ -10,6 +10,7 @@ from typing import TypeVar
 from ..lanes.frames import unseal_audit
 from ..lanes.segment import HEADER_SIZE, Header, pack_header
 from .chain import ANCHORS, ENTRIES, Anchor, Entry, Head, TornLine, kept_name, read_lines
+from .exported import EXPORTED
 from .reading import SegmentFile, StreamFiles, bodies, find_streams, segments_of
 
 __all__ = ["Verdict", "verify"]
@@ -53,6 +54,12 @@ def verify(
     verdicts = [each for each in verdicts if each.events or each.removed or each.problems]
     for name, anchors in known.items():
         last = max(anchor.seq for anchor in anchors)
+        if max(anchor.kept_from for anchor in anchors) > last:
+            notes = ["retention has removed all of it, as an anchor from outside says"]
+            verdicts.append(
+                Verdict(name, removed=last + 1, anchored=last, outside=last, last=last, notes=notes)
+            )
+            continue
         text = (
             f"nothing is there of it, though {len(anchors)} anchors from outside know its events up to {last}"
         )
@@ -71,7 +78,10 @@ class _Check:
         self._strict = strict
         self._said = Verdict(stream.name)
         # In this order, since the stream may be written meanwhile: what an anchor speaks of is there after it.
+        exported = self._lines(EXPORTED, Anchor)
         anchors = self._lines(ANCHORS, Anchor)
+        if any(anchor not in anchors for anchor in exported):
+            self._problem(f"{EXPORTED} names an anchor that {ANCHORS} does not have")
         self._segments = segments_of(stream)
         self._entries = self._lines(ENTRIES, Entry)
         again = self._lines(ANCHORS, Anchor, quiet=True)
