@@ -43,6 +43,8 @@ class Delivery:
         self._texts: list[tuple[LogRecord, Outcome]] = []
         self._in_doubt = 0
         """How many of `_texts`, and of the audit events that are asked for again, were refused."""
+        self._asked_again = 0
+        """How many parts are left once all of those events are asked for."""
 
     def run(self, records: Sequence[LogRecord]) -> list[Rejected]:
         """Deliver the records in order; return the rejected ones or raise Interrupted."""
@@ -51,10 +53,12 @@ class Delivery:
         parts = [records] if records else []
         last: Outcome | None = None
         while parts:
+            if len(parts) <= self._asked_again:
+                self._settle_texts()
             part = parts.pop()
             outcome = self._send(part)
             if outcome.verdict is Verdict.DELIVERED:
-                parts += self._take(part, outcome)
+                parts += self._take(part, outcome, len(parts))
             elif outcome.verdict is Verdict.RETRY:
                 self._settle_texts()
                 raise Interrupted(outcome, self._delivered, self._rejected)
@@ -70,7 +74,7 @@ class Delivery:
             self._nothing_taken(last, [record for part in reversed(parts) for record in part])
         return self._rejected
 
-    def _take(self, part: Sequence[LogRecord], outcome: Outcome) -> list[Sequence[LogRecord]]:
+    def _take(self, part: Sequence[LogRecord], outcome: Outcome, others: int) -> list[Sequence[LogRecord]]:
         """Note what was taken; return the halves to ask for again where an audit event may have been refused."""
         kept = max(len(part) - outcome.rejected, 0)
         audits = [record for record in part if record.log_type is LogType.AUDIT]
@@ -81,9 +85,8 @@ class Delivery:
             self._in_doubt -= len(part) - kept if audits and self._in_doubt else 0
             return []
         texts = [(record, outcome) for record in part if record.log_type is not LogType.AUDIT]
-        if texts:
-            self._texts += texts
-            self._in_doubt += outcome.rejected
+        if texts:  # which the parts do not have that are asked for again
+            self._texts, self._in_doubt, self._asked_again = texts, outcome.rejected, others
         half = (len(audits) + 1) // 2
         return [each for each in (audits[half:], audits[:half]) if each]
 
@@ -104,6 +107,8 @@ class Delivery:
         self._rejected.append(Rejected(record, outcome.reason, outcome.detail))
         if outcome.verdict is Verdict.RAISED:
             self._raised.append(record)
+        if record.log_type is LogType.AUDIT and self._in_doubt:
+            self._in_doubt -= 1
         return len(self._rejected) >= PROBES and not self._delivered
 
     def _nothing_taken(self, last: Outcome, rest: list[LogRecord]) -> None:
