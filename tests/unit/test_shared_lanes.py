@@ -285,7 +285,7 @@ def test_a_full_disk_is_bridged_by_files_in_the_lanes(
         got += [number_of(record.message.encode()) for record in reading.deliver()]
     reading.audits.turn()
     full[0] = False
-    writing.journal._retry_at = 0.0
+    writing.journal._places[0]._retry_at = 0.0
     assert writing.audit(body(number, 120))
     assert not writing.journal.problem
     while reading.audits.turn():
