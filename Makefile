@@ -7,15 +7,20 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 FAST   := not real and not slow
 PYTEST := $(BIN)/python -m pytest
-# Coverage is collected over both steps of `make test`, and judged once, at the end.
-COVER  := --cov --cov-report= --cov-fail-under=0
+UNIT   := tests/unit -n auto --dist worksteal -q
+# Tracing doubles what a test costs, so the first answer comes without it. Coverage is collected where the slow tests
+# run, and over the fast ones once more at the end; drawn input is left out there, as it would cost the most and add least.
+COVER  := --cov --cov-report= --cov-fail-under=0 --cov-append
 # A busy machine can make a test late. What fails is run once more, alone; failing twice fails the build.
 AGAIN  := { echo "== once more, alone: what has just failed"; \
-    $(PYTEST) --last-failed --last-failed-no-failures none -v $(COVER) --cov-append; }
+    $(PYTEST) --last-failed --last-failed-no-failures none -v $(COVER); }
 
 NEEDS_DOCKER = docker compose version >/dev/null 2>&1 || { \
     echo "Docker with its compose plugin is not here: see https://docs.docker.com/compose/install/."; \
     echo "Without it, the same parts run one by one: docs/stack.md says how."; exit 1; }
+
+# Compiled once, however many workers and child processes the tests start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -29,19 +34,22 @@ demo: $(READY) ## replay a trading day through the example system, show where it
 
 test: $(READY) ## all tests: fast ones first, then those against real parts, then the coverage
 	@rm -f .coverage .coverage.*
-	@echo "== 1 of 4: the fast tests"
-	@$(PYTEST) -m "$(FAST)" -n auto -q $(COVER) || $(AGAIN)
-	@echo "== 2 of 4: the real parts (built once; minutes the first time, nothing afterwards)"
+	@echo "== 1 of 5: the fast tests"
+	@$(PYTEST) $(UNIT) -m "$(FAST)" || $(AGAIN)
+	@echo "== 2 of 5: those with drawn input, drawn from thoroughly"
+	@$(PYTEST) $(UNIT) -m hypothesis --hypothesis-profile=thorough || $(AGAIN)
+	@echo "== 3 of 5: the real parts (built once; minutes the first time, nothing afterwards)"
 	@$(BIN)/python -m tools.parts all || { status=$$?; \
 	    if [ "$$CI" = true ]; then echo "The real parts are not all there, and CI=true: that is a failure."; exit $$status; fi; \
 	    echo "The tests that need a missing part are SKIPPED; the line above says how to get it."; }
-	@echo "== 3 of 4: the slow tests, and those against the real parts"
-	@$(PYTEST) -m "not ($(FAST))" -v --durations=5 $(COVER) --cov-append || $(AGAIN)
-	@echo "== 4 of 4: branch coverage of hft_otel over both, at least 90 %"
+	@echo "== 4 of 5: the slow tests, and those against the real parts"
+	@$(PYTEST) -m "not ($(FAST))" -v --durations=5 $(COVER) || $(AGAIN)
+	@echo "== 5 of 5: branch coverage of hft_otel over these and the fast ones, at least 90 %"
+	@$(PYTEST) $(UNIT) -m "$(FAST) and not hypothesis" $(COVER) || $(AGAIN)
 	@$(BIN)/python -m coverage report --fail-under=90
 
 test-fast: $(READY) ## the fast tests only: no real parts, no coverage
-	@$(PYTEST) -m "$(FAST)" -n auto -q $(ARGS)
+	@$(PYTEST) $(UNIT) -m "$(FAST)" $(ARGS)
 
 bench: $(READY) ## what a log call costs, beside stdlib and OpenTelemetry's own handler
 	@$(BIN)/python benchmarks/call_cost.py $(ARGS)
@@ -50,13 +58,26 @@ bench-tail: $(VENV)/.bench ## what logging does to a paced loop's tail latency, 
 	@$(BIN)/python -m tools.parts collector || true
 	@$(BIN)/python benchmarks/tail.py $(ARGS)
 
+bench-throughput: $(READY) ## what arrives of 200,000 records at 100,000/s, beside the plain SDK pipeline (needs the Collector)
+	@$(BIN)/python -m tools.parts collector
+	@$(BIN)/python benchmarks/throughput.py $(ARGS)
+
 check: $(READY) ## ruff, its formatter, and mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-torture: $(READY) ## kill -9 the trading process, its agent and both, 1,000 times each (ARGS="--rounds 100 --seed 1")
+torture: $(READY) ## kill -9 all on the path of an audit, 1,000 times each way (ARGS="--rounds 100 --seed 1 --jobs 2")
+	@$(BIN)/python -m tools.parts collector-elasticsearch
 	@$(BIN)/python -m tools.torture $(ARGS)
+
+outage: $(READY) ## take the Collector away for ten minutes at 1,000 audits a second (ARGS="--seconds 60")
+	@$(BIN)/python -m tools.parts collector
+	@$(BIN)/python -m tools.outage $(ARGS)
+
+soak: $(READY) ## log a mix of everything for 10 minutes: memory, descriptors, threads and files stay flat (ARGS="--minutes 60")
+	@$(BIN)/python -m tools.parts collector || true
+	@$(BIN)/python -m tools.soak $(ARGS)
 
 parts: $(READY) ## build the real parts for the tests: Collectors, Prometheus, Pushgateway, OpenSearch (needs Go)
 	@$(BIN)/python -m tools.parts all
@@ -120,4 +141,4 @@ $(VENV)/.bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@touch $@
 
-.PHONY: help up down dashboards stack-config demo test test-fast bench bench-tail check torture parts collector collector-elasticsearch collector-full opensearch e2e prometheus clean clean-parts
+.PHONY: help up down dashboards stack-config demo test test-fast bench bench-tail bench-throughput check torture outage soak parts collector collector-elasticsearch collector-full opensearch e2e prometheus clean clean-parts

@@ -13,7 +13,7 @@ from .audit.exported import Outgoing
 from .audit.feed import SLICE, Feed, first_seq
 from .audit.parked import Parking
 from .audit.trail import NO_TRAIL, NoTrail
-from .lanes.room import Cursor
+from .lanes.room import Ahead, Cursor
 from .lanes.segment import HEADER_SIZE, Segment
 from .ledger import LaneSums
 from .outbox import Outbox
@@ -55,6 +55,9 @@ class AuditReader:
         self.outgoing = Outgoing()
         """What has the anchors leave."""
         self._seq = seq + sum(1 for _ in _events_before(start))
+        self._place = (start.segment, start.offset, 0)
+        """Up to where the census has counted, and how many events those were."""
+        self._ahead = Ahead()
         self._decode = decode
         self._retire = retire
         self._known = known
@@ -134,7 +137,7 @@ class AuditReader:
 
     def pending(self) -> int:
         """Events that were written and not yet read."""
-        return self._census.unread()
+        return self._ahead.count(lambda: self._place)
 
     @property
     def settled(self) -> bool:
@@ -159,6 +162,7 @@ class AuditReader:
                 break
             for body in bodies:
                 self._count(body, last=body is bodies[-1])
+            self._place = (self._census.segment, self._census.offset, self._place[2] + len(bodies))
             moved += len(bodies)
             if not bodies and not self._step():
                 break
@@ -173,6 +177,8 @@ class AuditReader:
         self._trail.seal(left, offset)
         if left.holds_more(offset):
             self._lost("unreadable")
+        left.set_aside()
+        self._place = (self._census.segment, self._census.offset, self._place[2])
         return True
 
     def _lost(self, reason: str) -> None:
@@ -245,8 +251,11 @@ class AuditReader:
             feed.outbox.offer(wanted)
             feed.outbox.audits_offered += len(wanted)
             moved += len(bodies)
-            if not bodies and cursor.step() is None:
-                break
+            if not bodies:
+                left = cursor.step()
+                if left is None:
+                    break
+                left.set_aside()
             feed.mark()
         return moved
 

@@ -18,7 +18,7 @@ from ._yaml import with_environment  # its import also gives LogConfig what read
 from .audit.trail import Keeping
 from .bridge import Bridge
 from .building import Builder, make_router
-from .config import AgentConfig, ConfigError, JournalConfig, LogConfig, StdlibConfig
+from .config import DEVELOPMENT_ENVIRONMENTS, AgentConfig, ConfigError, JournalConfig, LogConfig, StdlibConfig
 from .interfaces import HFTLoggerInterface, LogBackend
 from .lanes.intake import Drain, Intake, Pipeline, agent_intake, drain_by_default, process_intake
 from .lanes.journal import Journal
@@ -225,6 +225,7 @@ class _Process:
         if config.effective_isolation != "process":
             return None
         from .agent.remote import AgentRouter, obstacle
+        from .agent.spawn import crowded
 
         why = obstacle(config)
         if not why:
@@ -245,7 +246,10 @@ class _Process:
             say(f"no agent for this configuration, since {why}; a thread of this process delivers")
             return None
         self._make_durable(intake)
-        self._agent = self._agent or config.agent
+        if self._agent is None:
+            self._agent = config.agent
+            if config.environment not in DEVELOPMENT_ENVIRONMENTS and (crowd := crowded(self._agent)):
+                say(crowd)
         intake.start_drain = self._start_keeper
         router = AgentRouter(config)
         pipeline = intake.register(router, list(router.backends.values()), Redactor(config.redact))

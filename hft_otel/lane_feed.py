@@ -19,9 +19,20 @@ from .ledger import LaneSums
 from .outbox import Outbox
 from .record import LogRecord, LogType
 
-__all__ = ["LaneReader", "Read", "SharedLaneReader", "oldest_unread", "with_drops"]
+__all__ = [
+    "SHARED_SLICE",
+    "SLICE",
+    "LaneReader",
+    "Read",
+    "SharedLaneReader",
+    "oldest_unread",
+    "with_drops",
+]
 
-_SLICE = 64
+SLICE = 64
+"""Records that are read of a lane at once: about what holds the GIL for half a millisecond."""
+SHARED_SLICE = 512
+"""The same where the GIL is nobody else's."""
 UNCONFIRMED = "hft.unconfirmed"
 """Attribute of a record that its process may have been writing when it was killed."""
 
@@ -40,10 +51,10 @@ class LaneReader:
 
     def read(self) -> list[Read]:
         """Return the next records, and give segments that are done back to the room."""
-        bodies = self.cursor.read(_SLICE)
+        bodies = self.cursor.read(SLICE)
         while not bodies and (done := self.cursor.step()) is not None:
             self.room.release(done)
-            bodies = self.cursor.read(_SLICE)
+            bodies = self.cursor.read(SLICE)
         records: list[Read] = []
         for body in bodies:
             try:
@@ -109,11 +120,11 @@ class SharedLaneReader(LaneReader):
         """Return the next records."""
         cursor = self.cursor
         offset = cursor.offset
-        bodies = cursor.read(_SLICE)
+        bodies = cursor.read(SHARED_SLICE)
         while not bodies and (done := cursor.step()) is not None:
             self._leave(done, offset)
             offset = cursor.offset
-            bodies = cursor.read(_SLICE)
+            bodies = cursor.read(SHARED_SLICE)
         # Looked at after reading: what all that was written until then is of has been announced.
         if bodies and not self._known():
             cursor.offset = offset
@@ -179,6 +190,8 @@ class SharedLaneReader(LaneReader):
         if last is None or (last.turn, last.offset) != cursor.position:
             counts = ((outbox, outbox.tallies.expected().get(LogType.TEXT, 0)) for outbox in outboxes)
             open_counts = tuple(each for each in counts if not _reached(*each))
+            if last is not None and last.counts == open_counts:
+                self._places.pop()  # what full queues refuse must not pile up places here
             self._places.append(_Place(cursor.segment, *cursor.position, open_counts))
 
     def _noted(self, segment: Segment) -> int:

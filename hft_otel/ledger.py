@@ -149,13 +149,15 @@ class FlushReport:
     """What became of everything so far; true only when all of it that anyone wanted is delivered.
 
     `complete` says that all that was emitted before the flush was settled, and pushed out, in time; `newly_dropped`
-    counts what was lost since the previous report.
+    counts what was lost since the previous report. `restarts` says how often an agent that worked was followed by
+    another: the sums are those of the last one, which counts anew what it reads, also what its predecessor had read.
     """
 
     lanes: list[LaneSums]
     destinations: list[DestinationSums]
     complete: bool
     newly_dropped: int = 0
+    restarts: int = 0
 
     @classmethod
     def nothing(cls) -> FlushReport:
@@ -198,7 +200,8 @@ class FlushReport:
             f"dropped {_reasons(sums.dropped)} + pending {sums.pending}"
             for sums in self.destinations
         ]
-        return "\n".join(["delivered" if self else "NOT ALL DELIVERED", *lines])
+        starts = f" (sums since the last of the agent's {self.restarts + 1} starts)" if self.restarts else ""
+        return "\n".join([f"{'delivered' if self else 'NOT ALL DELIVERED'}{starts}", *lines])
 
 
 def observations(

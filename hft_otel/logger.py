@@ -251,9 +251,9 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
             try:
                 head = self._heads[HEADS.index(level)]
                 body = (time_ns(), head, msg, context, *trace_and_scope(), args or None, None, None, site)
-                self._room(level).write(encode(encode(body)))
-                return
-            except Exception:  # noqa: S110  (a value that does not pack, a full segment: the guarded way sees to it)
+                if self._written(self._room(level), encode(encode(body))):
+                    return
+            except Exception:  # noqa: S110  (a value that does not pack: the guarded way sees to it)
                 pass
         if msg is MISSING:
             context = dict(context)
@@ -264,6 +264,17 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
         elif type(msg) is not str:
             msg = message_text(msg)
         self._fit(level, _Text(time_ns(), msg, context, *trace_and_scope(), None, exception, stack, site))
+
+    @staticmethod
+    def _written(room: Room, frame: bytes) -> bool:
+        """Write a frame, or count it as dropped where there is no space: then the call must cost no more than others."""
+        try:
+            room.write(frame)
+        except ValueError:
+            if len(frame) > room.capacity:
+                return False
+            room.put(frame)
+        return True
 
     def _take(self, record: logging.LogRecord) -> None:
         level = min(max(int(record.levelno), 0), 1000)

@@ -1,7 +1,7 @@
 """The worker: drain, decode, redact, route, hand over, account; in a thread of the trading process, or in its agent.
 
-It works in slices of about half a millisecond and sleeps between them, so that the caller's thread never waits long
-for the GIL. It waits for a destination only while that destination makes progress; otherwise the record is dropped
+In a trading process it works in slices of about half a millisecond and sleeps between them, so that the caller's thread
+never waits long for the GIL; in an agent it lets records gather, since each round has its price. It waits for a destination only while that destination makes progress; otherwise the record is dropped
 for that destination alone, and counted.
 """
 
@@ -20,7 +20,8 @@ from queue import Empty, SimpleQueue
 from .audit.parked import Parking
 from .audit.trail import Keeping, make_trail
 from .audit_feed import AuditReader
-from .lane_feed import LaneReader, SharedLaneReader, oldest_unread, with_drops
+from .handover import hand_over
+from .lane_feed import SHARED_SLICE, SLICE, LaneReader, SharedLaneReader, oldest_unread, with_drops
 from .lanes.durability import DiskSync, Flusher
 from .lanes.intake import Intake, Pipeline
 from .lanes.remote import RemoteIntake
@@ -36,14 +37,9 @@ from .unpack import Unpacker
 
 __all__ = ["Worker"]
 
-_SLICE = 64
-_IDLE, _YIELD, _NAP = 0.01, 0.0005, 0.002
-_PATIENCE = 1.0
-"""Seconds for which a full destination is waited for after it last made progress, while the lanes have space."""
-_OPENING = 5.0
-"""The same for one that is being opened, since loading an exporter takes a slow machine seconds."""
-_SLOWEST = 3000.0
-"""Records per second; a destination that takes fewer is waited for at that rate, so that the others keep theirs."""
+_YIELD, _GATHER = 0.0005, 0.005
+_IDLE, _LONG_IDLE, _QUIET = 0.01, 0.05, 1.0
+"""Seconds of sleep where nothing has come; the longer one once nothing has for so many seconds."""
 
 Positions = tuple[tuple[int, int], ...]
 """How far each room is written; in the order of Intake.rooms."""
@@ -60,6 +56,8 @@ class Worker:
         unpacker = Unpacker(lambda number: self._routes.pipelines[number].redactor)
         self._unpacker = unpacker
         self._shared = isinstance(intake, RemoteIntake)
+        self._slice = SHARED_SLICE if self._shared else SLICE
+        self._last_moved = time.monotonic()
         self._high = self._lane(intake.high, LogType.TEXT, unpacker.text)
         self._metric = self._lane(intake.metric, LogType.METRIC, unpacker.metric)
         self._low = self._lane(intake.low, LogType.TEXT, unpacker.text)
@@ -236,7 +234,9 @@ class Worker:
                 self.problem = f"{type(error).__name__}: {error}"
                 moved = 0
             if moved:
-                time.sleep(_YIELD if moved < _SLICE else 0)
+                self._last_moved = time.monotonic()
+                gather = self._shared and not self._requests
+                time.sleep(0 if moved >= self._slice else _GATHER if gather else _YIELD)
             elif self._stopping:
                 self._anchor()
                 return
@@ -255,7 +255,7 @@ class Worker:
         with self._lock:
             moved, batches = self._turn()
             self._handing_over = True
-        self._hand_over(batches)
+        hand_over(batches, self._may_wait)
         with self._lock:
             if self._shared or self._recovered:
                 self._settle()
@@ -264,8 +264,9 @@ class Worker:
         return moved
 
     def _rest(self) -> None:
+        quiet = time.monotonic() - self._last_moved > _QUIET
         with suppress(Empty):
-            self._wake.get(timeout=_IDLE)
+            self._wake.get(timeout=_LONG_IDLE if quiet else _IDLE)
             while True:
                 self._wake.get_nowait()
 
@@ -297,32 +298,8 @@ class Worker:
                 batches.setdefault(outbox, []).append(record)
         return moved + sum(len(read) for _, read in found), batches
 
-    def _hand_over(self, batches: Mapping[Outbox, list[LogRecord]]) -> None:
-        """Queue a batch for each; then wait for those that are full as long as that is bearable, and drop for them alone."""
-        late: dict[Outbox, list[LogRecord]] = {}
-        for outbox, batch in batches.items():
-            for record in batch:
-                outbox.tallies.accepted[record.log_type] += 1
-            outbox.credit = min(outbox.credit + len(batch) / _SLOWEST, _PATIENCE)
-            taken = outbox.offer(batch)
-            if taken < len(batch):
-                late[outbox] = batch[taken:]
-        while late:
-            for outbox in list(late):
-                del late[outbox][: outbox.offer(late[outbox])]
-                if not late[outbox] or not self._may_wait_for(outbox):
-                    for record in late.pop(outbox):
-                        outbox.tallies.refused[record.log_type, "queue_full"] += 1
-                elif not outbox.opening:
-                    outbox.credit -= _NAP
-            if late:
-                time.sleep(_NAP)
-
-    def _may_wait_for(self, outbox: Outbox) -> bool:
-        """Say whether to wait: it moves, it has not been waited for too long, and callers have space meanwhile."""
-        still = time.monotonic() - outbox.last_progress
-        moves = still < _OPENING if outbox.opening else outbox.credit > 0 and still < _PATIENCE
-        return moves and all(lane.has_space for lane in self._lanes) and not self._stopping
+    def _may_wait(self) -> bool:
+        return all(lane.has_space for lane in self._lanes) and not self._stopping
 
     def _decode_audit(self, body: bytes, audit_id: str) -> tuple[LogRecord, tuple[Outbox, ...]]:
         number, record = self._unpacker.audit(body, audit_id)

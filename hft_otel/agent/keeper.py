@@ -86,7 +86,7 @@ class Keeper:
         self.pid = 0
         """The agent's; 0 while there is none."""
         self._ready = self._worked = False
-        self._failures = 0
+        self._failures = self._restarts = 0
         self._started_at = self._start_at = 0.0
         self._ending: list[tuple[int, float]] = []
         """Agents that have let go of the socket, and when each must have ended."""
@@ -191,6 +191,7 @@ class Keeper:
         report = request.report
         if report is None:
             report = replace(self._last or FlushReport([], [], complete=False), complete=False)
+        report.restarts = self._restarts
         self._requests.pop(request.flush.number, None)
         # An agent counts from its own start, what callers here could not write from ours; its report has both.
         here = sum(tally.value for room in self._intake.rooms for tally in room.drops.copy().values())
@@ -346,6 +347,7 @@ class Keeper:
         if not self._worked and self._failures >= _TRIES:
             self._give_up(f"it does not start ({how})")
         elif self._ready:
+            self._restarts += 1
             say(f"the agent (pid {pid}) has ended ({how}); another one takes over where it was")
         self._ready = False
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..config import AgentConfig
 from .wire import Channel
 
-__all__ = ["CannotStart", "Started", "ended", "exported", "start"]
+__all__ = ["CannotStart", "Started", "crowded", "ended", "exported", "start"]
 
 _PROGRAM = Path(__file__).with_name("__main__.py")
 _NEEDED = ("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV")
@@ -60,6 +60,19 @@ def start(options: AgentConfig) -> Started:
         ours.close()
         raise
     return Started(pid, channel)
+
+
+def crowded(options: AgentConfig) -> str:
+    """Say what is wrong, and the cure, where an agent started now would have only the trading thread's one CPU; else empty."""
+    ours = os.sched_getaffinity(0)
+    if len(ours.union(options.cpus or ours)) > 1:
+        return ""
+    (cpu,) = ours
+    others = sorted(set(range(os.cpu_count() or 1)) - ours)
+    cure = f"give it others: `agent: {{cpus: {others}}}`" if others else "this machine has no other"
+    return (
+        f"the agent has only CPU {cpu}, on which this thread runs too, and takes time from it there; {cure}"
+    )
 
 
 def exported() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from .chain import Anchor
 __all__ = ["NotJsonLines", "Seen", "anchors_in", "read_seen"]
 
 _EVENT = "audit."
+_BEGINNINGS = (b'{"resourceLogs":', b'{"timestamp":')
+"""Of what the Collector writes, and of what we write; neither can stand inside of a JSON string."""
 _VALUES = ("stringValue", "intValue", "boolValue", "doubleValue", "bytesValue")
 
 
@@ -37,12 +40,13 @@ def read_seen(path: Path) -> Iterator[Seen]:
     """Yield the log records of a file: lines of our file backend, OTLP/JSON as the Collector writes it, or anchors.jsonl.
 
     Lines that are none of these are left out; raises NotJsonLines where there is no other, OSError, and UnicodeError.
+    Where a writer was killed and the next one has gone on in its torn line, the whole entry behind it is found.
     """
     understood = others = 0
     with path.open("rb") as file:
         for line in file:
             try:
-                found = list(_of_line(msgspec.json.decode(line)))
+                found = list(_of_line(_decode(line)))
             except (msgspec.DecodeError, AttributeError, TypeError, KeyError, ValueError):
                 others += 1
                 continue
@@ -68,6 +72,24 @@ def anchors_in(path: Path) -> Iterator[Anchor]:
                 kept_from=int(kept_from or 0),
                 time_ns=0,
             )
+
+
+def _decode(line: bytes) -> Any:
+    try:
+        return msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        for start in sorted(_starts(line)):
+            with suppress(msgspec.DecodeError):
+                return msgspec.json.decode(line[start:])
+        raise
+
+
+def _starts(line: bytes) -> Iterator[int]:
+    for beginning in _BEGINNINGS:
+        at = line.find(beginning, 1)
+        while at > 0:
+            yield at
+            at = line.find(beginning, at + 1)
 
 
 def _of_line(line: Any) -> Iterator[Seen]:

@@ -74,6 +74,9 @@ def reconcile(
 
     An event that a destination has not acknowledged yet is waiting, not missing. Duplicates have the same audit.id: they
     are recognised, and no fault. Exit status 1 where something is missing.
+
+    Elasticsearch is shown the key in ELASTICSEARCH_API_KEY, or what the URL says as USER:PASSWORD@. What it got within its
+    last refresh, a second by default, and what a Collector still holds, is not there yet.
     """
     from .audit_arrived import run_reconcile
 

@@ -28,7 +28,7 @@ def run_reconcile(
     """Print per stream what became of its events; 0 where none is missing."""
     try:
         found = reconcile(folder, chain(*(_ids(each, field) for each in against)), fallback)
-    except (NotJsonLines, OSError, UnicodeError, msgspec.DecodeError, KeyError, ValueError) as error:
+    except (NotJsonLines, OSError, UnicodeError) as error:
         raise click.UsageError(f"--against: {error}") from error
     if as_json:
         for each in found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import stat
 import time
@@ -192,8 +191,9 @@ class _Rotation(RotatingFileHandler):
 
     def would_pass_limit(self, data: bytes) -> bool:
         """Say whether the data calls for a rotation first."""
-        text = data[:-1].decode("latin-1")  # a character per byte: the handler counts characters
-        return bool(self.shouldRollover(logging.makeLogRecord({"msg": text})))
+        # From the file itself: `shouldRollover` goes by the stream, which does not see what was written to its descriptor.
+        status = os.fstat(self.descriptor())
+        return stat.S_ISREG(status.st_mode) and 0 < self.maxBytes <= status.st_size + len(data)
 
     def is_empty(self) -> bool:
         """Say whether there is nothing to rotate away."""

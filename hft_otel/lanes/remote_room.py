@@ -113,6 +113,8 @@ class RemoteSegment(Segment):
     def _prove(self, room: RemoteRoom) -> None:
         """Move `proven` on; at most a chunk at a time."""
         start = self.proven
+        if start < self.size and not self.memory[start]:
+            return  # by far the most frequent answer, for one byte instead of a chunk
         chunk = self.memory[start : start + _CHUNK]
         last, end = last_frame(chunk)
         if not end and chunk and is_tag(chunk[0]):  # a frame longer than a chunk

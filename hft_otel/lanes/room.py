@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from .control import RoomPage
-from .segment import HEADER_SIZE, Segment, split_frames
+from .segment import HEADER_SIZE, Segment, count_frames, split_frames
 
-__all__ = ["ClosedRoom", "Cursor", "Room", "Supply", "Tally"]
+__all__ = ["Ahead", "ClosedRoom", "Cursor", "Room", "Supply", "Tally"]
 
 _CHUNK = 32 * 1024
 NO_FRAME = b""
@@ -263,6 +263,13 @@ class Cursor:
         self.offset += taken
         return bodies
 
+    def skip(self) -> int:
+        """Go beyond the next frames of the current segment and return how many; those that `read` would return."""
+        segment, end = self.segment, _committed(self.segment)
+        count, taken = count_frames(segment.memory[self.offset : min(end, self.offset + _CHUNK)])
+        self.offset += taken
+        return count or len(self.read(1, end))  # none, a long one, or what is no frame
+
     def step(self) -> Segment | None:
         """Go to the next segment if this one is sealed and read; return the one that was left, else None."""
         left = self.segment
@@ -286,10 +293,43 @@ class Cursor:
         probe = Cursor(self.segment, self.offset)
         count = 0
         while True:
-            found = len(probe.read(4096))
+            found = probe.skip()
             count += found
             if not found and probe.step() is None:
                 return count
+
+
+class Ahead:
+    """Counts what a reader still has before it, each frame once, however often that is asked and however far it is behind."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._probe: Cursor | None = None
+        self._number = 0
+
+    def count(self, place: Callable[[], tuple[Segment, int, int]]) -> int:
+        """Return how many frames are unread; `place` is where the reader is: segment, offset, and frames read so far."""
+        with self._lock:
+            while True:
+                segment, offset, number = place()
+                if self._probe is None or self._number <= number:
+                    self._probe, self._number = Cursor(segment, offset), number
+                try:
+                    self._walk(self._probe)
+                except ValueError:  # the reader was here meanwhile, and has given the segment back
+                    self._probe = None
+                    continue
+                return max(self._number - place()[2], 0)
+
+    def _walk(self, probe: Cursor) -> None:
+        while True:
+            found = len(probe.read(4096))
+            self._number += found
+            if not found:
+                left = probe.step()
+                if left is None:
+                    return
+                left.set_aside()
 
 
 def _show(page: RoomPage, reason: str, tally: Tally) -> None:

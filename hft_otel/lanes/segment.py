@@ -19,6 +19,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -29,6 +30,7 @@ __all__ = [
     "Header",
     "Segment",
     "Word",
+    "count_frames",
     "frame_length",
     "is_tag",
     "last_frame",
@@ -151,7 +153,8 @@ class Segment:
 
     def read_word(self, name: Word) -> int:
         """Return one of the header's words as it stands."""
-        return int(_WORD.unpack_from(self.memory, _WORDS[name])[0])
+        word: int = _WORD.unpack_from(self.memory, _WORDS[name])[0]
+        return word
 
     def note_first_seq(self, first_seq: int) -> None:
         """Store the number of the first frame in its stream, plus one; the reader's side."""
@@ -199,6 +202,12 @@ class Segment:
         rest = self.memory[offset:]
         return rest.count(0) != len(rest)
 
+    def set_aside(self) -> None:
+        """Give back the memory of a file's pages until somebody reads them again: what waits there is on the disk."""
+        if self.path is not None:  # elsewhere the pages are all there is
+            with suppress(OSError):  # refused where the process has locked its memory
+                self.memory.madvise(mmap.MADV_DONTNEED)
+
     def zero(self, end: int, begin: int = 0) -> None:
         """Clear the memory up to `end`, in pieces that hold the GIL for a few microseconds each."""
         for start in range(begin, end, len(_ZEROS)):
@@ -240,7 +249,7 @@ def split_frames(chunk: bytes, limit: int) -> tuple[list[bytes], int]:
         start = position + _PREFIX.get(chunk[position], size + 1)
         if start > size:
             break
-        end = start + int.from_bytes(chunk[position + 1 : start], "big")
+        end = start + (chunk[position + 1] if start == position + 2 else _length(chunk, position + 1, start))
         if end > size:
             break
         bodies.append(chunk[start:end])
@@ -255,11 +264,29 @@ def last_frame(chunk: bytes) -> tuple[int, int]:
         start = position + _PREFIX.get(chunk[position], size + 1)
         if start > size:
             break
-        end = start + int.from_bytes(chunk[position + 1 : start], "big")
+        end = start + (chunk[position + 1] if start == position + 2 else _length(chunk, position + 1, start))
         if end > size:
             break
         last, position = position, end
     return last, position
+
+
+def count_frames(chunk: bytes) -> tuple[int, int]:
+    """Return how many frames a chunk begins with, and how many bytes they take; what ends `split_frames` ends it."""
+    count, position, size = 0, 0, len(chunk)
+    while position < size:
+        start = position + _PREFIX.get(chunk[position], size + 1)
+        if start > size:
+            break
+        end = start + (chunk[position + 1] if start == position + 2 else _length(chunk, position + 1, start))
+        if end > size:
+            break
+        count, position = count + 1, end
+    return count, position
+
+
+def _length(chunk: bytes, begin: int, end: int) -> int:
+    return int.from_bytes(chunk[begin:end], "big")
 
 
 def is_tag(byte: int) -> bool:

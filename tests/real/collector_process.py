@@ -19,11 +19,21 @@ from typing import Any
 import yaml
 
 from tests.real.running import Program
+from tools import parts
 
 Json = dict[str, Any]
 VARIABLE = re.compile(r"\$\{env:(\w+)(?::-([^}]*))?\}")
 ADDRESS = re.compile(r"(?:[\w.-]+:|\[[\w:]*\]:)?\d{2,5}")
 LISTENING = ("receivers", "extensions", "service")
+
+
+COLLECTORS = ("otelcol-hft", "otelcol-hft-es", "otelcol-hft-test")
+"""The one with the most in it first: the full one, the one with Elasticsearch, the small one."""
+
+
+def best() -> Path | None:
+    """The Collector with the most in it that is here."""
+    return next(filter(None, map(parts.locate, COLLECTORS)), None)
 
 
 @cache

@@ -26,6 +26,8 @@ class Relay(StandIn):
         self.lose = 0
         self.bulks = 0
         """Bulk requests that took effect."""
+        self.documents = 0
+        """Documents in them, those too that were refused as known."""
 
     def handle(self, request: Request) -> Answer:
         if request.path == "/":
@@ -38,6 +40,7 @@ class Relay(StandIn):
         if request.path.endswith("/_bulk"):
             with self.lock:
                 self.bulks += 1
+                self.documents += request.body.count(b"\n") // 2
                 self.lose, lost = max(0, self.lose - 1), self.lose > 0
             if lost:
                 raise Reset
@@ -50,11 +53,13 @@ class Relay(StandIn):
             f"{self.target}{request.path}", body or None, headers, method=request.method
         )
         try:
-            with urllib.request.urlopen(onward, timeout=30) as response:
+            with urllib.request.urlopen(onward, timeout=120) as response:
                 return Answer(response.status, response.read(), NAMED)
         except urllib.error.HTTPError as error:
             with error:
                 return Answer(error.code, error.read(), NAMED)
+        except OSError:  # too busy to answer in time, which its client has to live with
+            raise Reset from None
 
 
 def without_require_data_stream(body: bytes) -> bytes:

@@ -72,6 +72,11 @@ class Outcome:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is lost, every repeat is recognised, and nothing else is wrong."""
+        return not (self.lost_texts or self.lost_audits or self.unrecognised or self.notes)
+
 
 def _judge(folder: Path, confirmed: int, identity: str = "log.record.uid") -> Outcome:
     found = records(folder, killed=True)
@@ -167,9 +172,9 @@ ROUNDS: Mapping[str, Callable[[Path, random.Random], Outcome]] = {
 """Who is killed, and how that is done once."""
 
 
-def rounds(kind: str, count: int, seed: int, folder: Path) -> Iterator[Outcome]:
-    """Play so many rounds, each in a folder of its own and with a seed of its own."""
-    for number in range(count):
+def rounds(kind: str, count: int, seed: int, folder: Path, first: int = 0) -> Iterator[Outcome]:
+    """Play so many rounds, each in a folder of its own and with a seed of its own, by its number."""
+    for number in range(first, first + count):
         where = folder / f"round-{number}"
         begun = time.monotonic()
         with no_agent_left(where):

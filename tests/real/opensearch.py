@@ -34,7 +34,7 @@ class OpenSearch(Program):
 
     def start(self) -> None:
         """Like any program, with more patience: a Java machine starts here."""
-        usual, running.START_SECONDS = running.START_SECONDS, 90.0
+        usual, running.START_SECONDS = running.START_SECONDS, 240.0
         try:
             super().start()
         finally:
@@ -43,12 +43,12 @@ class OpenSearch(Program):
     def is_ready(self) -> bool:
         return answers(f"{self.url}/_cluster/health?wait_for_status=yellow&timeout=1s")
 
-    def create_data_stream(self, pattern: str) -> None:
+    def create_data_stream(self, pattern: str, mappings: dict[str, Any] | None = None) -> None:
         """Let indices of a pattern be data streams, as Elasticsearch's own templates do for logs-*."""
         stream = {
             "index_patterns": [pattern],
             "data_stream": {},
-            "template": {"settings": {"number_of_replicas": 0}},
+            "template": {"settings": {"number_of_replicas": 0}, "mappings": mappings or {}},
         }
         status, answer = call("PUT", f"{self.url}/_index_template/streams", json.dumps(stream).encode())
         assert status == 200, answer
@@ -61,7 +61,7 @@ def call(
     headers = {"Content-Type": content_type}
     request = urllib.request.Request(url, body or None, headers, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=120) as response:
             return response.status, json.loads(response.read())
     except urllib.error.HTTPError as error:
         with error:

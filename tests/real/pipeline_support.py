@@ -17,7 +17,7 @@ import yaml
 
 from hft_otel.collector import from_file, render
 from tests.real import otlp_json
-from tests.real.collector_process import PipelineCollector, components
+from tests.real.collector_process import PipelineCollector, best, components
 from tests.real.conftest import binary
 from tests.real.datadog_intake import DatadogIntake
 from tests.real.elasticsearch_bulk import ElasticsearchBulk
@@ -30,17 +30,9 @@ CONFIGS = ROOT / "collector-config"
 API_KEY = "a" * 32
 
 
-COLLECTORS = ("otelcol-hft", "otelcol-hft-es", "otelcol-hft-test")
-"""The one with the most in it first: the full one, the one with Elasticsearch, the small one."""
-
-
 def best_binary() -> Path:
     """The Collector with the most in it that is here, or the end of the test."""
-    return _best() or binary("otelcol-hft-test")
-
-
-def _best() -> Path | None:
-    return next(filter(None, map(parts.locate, COLLECTORS)), None)
+    return best() or binary("otelcol-hft-test")
 
 
 def checked_in(profile: str) -> str:
@@ -178,7 +170,7 @@ def production(folder: Path, behind: Backends, **env: str) -> Iterator[Productio
 
 def needs(*exporters: str) -> Any:
     """Skips where no Collector here has these exporters, with the way to get one."""
-    found = _best()
+    found = best()
     missing = set(exporters) - (components(found)["exporters"] if found else set())
     wanted = "otelcol-hft-es" if missing == {"elasticsearch"} else "otelcol-hft"
     here = "the one of HFT_OTELCOL has not" if "HFT_OTELCOL" in os.environ else parts.cure(wanted)

@@ -31,6 +31,7 @@ class Program:
     """One process, its folder and its output; it can be stopped, killed and started again on the same ports."""
 
     name = "program"
+    start_seconds = START_SECONDS
 
     def __init__(
         self, binary: Path, folder: Path, port_names: Sequence[str], env: Mapping[str, str] | None
@@ -101,7 +102,7 @@ class Program:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        end = time.monotonic() + START_SECONDS
+        end = time.monotonic() + self.start_seconds
         while time.monotonic() < end and self._process.poll() is None:
             if self.is_ready():
                 return True

@@ -10,13 +10,13 @@ import itertools
 import json
 import re
 import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from tests.real.conftest import binary
+from tests.real.otlp_requests import post
 from tests.real.running import Prometheus, free_ports, wait_until
 from tests.real.stack import Stack, running_stack
 from tools.dashboards import names as n
@@ -62,11 +62,8 @@ def send(receiver: str) -> None:
         ("metrics", {"resourceMetrics": [{"scopeMetrics": [{"metrics": [metric]}]}]}),
         ("traces", {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}),
     ):
-        request = urllib.request.Request(
-            f"http://{receiver}/v1/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
         try:
-            urllib.request.urlopen(request, timeout=10).close()
+            post(f"http://{receiver}", path, body)
         except urllib.error.HTTPError as refused:
             refused.close()
 

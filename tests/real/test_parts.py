@@ -223,12 +223,12 @@ def test_module_with_another_hash_than_the_pinned_one_ends_the_build(
     manifest, sums = tmp_path / "manifest.yaml", tmp_path / "sums"
     text = collectors.ELASTICSEARCH_MANIFEST.read_text()
     manifest.write_text(text.replace("output_path: .parts", f"output_path: {tmp_path}"))
-    sums.write_text(re.sub(r"(v\S+ h1:).{4}", r"\1AAAA", collectors.ELASTICSEARCH_SUMS.read_text()))
+    sums.write_text(re.sub(r"(v\S+ h1:).{4}", r"\1AAAA", collectors.SUMS.read_text()))
     (tmp_path / "tools").symlink_to(tools)
     for module, name, value in (
         (steps, "PARTS", tmp_path), (steps, "ROOT", tmp_path), (collectors, "PARTS", tmp_path),
         (collectors, "BIN", tmp_path), (collectors, "ELASTICSEARCH_MANIFEST", manifest),
-        (collectors, "ELASTICSEARCH_SUMS", sums),
+        (collectors, "SUMS", sums),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
     with pytest.raises(BuildError, match=r"checksum mismatch(.|\n)*SECURITY ERROR"):

@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from tests.real.collector_process import PipelineCollector
 from tests.real.conftest import binary
@@ -247,13 +251,33 @@ def test_console_shows_debug_and_info_in_dev_only(dev: Run, chain: Run) -> None:
 
 
 @needs("datadog")
-def test_datadogs_own_exporter_delivers_series_logs_and_spans(chain: Run) -> None:
+def test_datadogs_own_exporter_delivers_series_and_logs(chain: Run) -> None:
     intake = chain.behind.datadog
     wait_until(
         lambda: {s.name for s in intake.series}, lambda names: "hft.messages_parsed" in names, "series"
     )
-    assert any(sketch.name == "hft.latency" for sketch in intake.sketches)
-    assert all("env:prod" in series.tags for series in intake.series if series.name.startswith("hft."))
+    wait_until(lambda: {s.name for s in intake.sketches}, lambda names: "hft.latency" in names, "sketches")
+    ours = [series for series in intake.series if series.name.startswith("hft.")]
+    assert all({"env:prod", "service:hft-arbitrage"} <= series.tags for series in ours)
+    for entry in intake.logs:
+        assert entry["service"] == "hft-arbitrage"
+        assert entry["status"] == "error"  # the session logs no WARNING, and INFO is not for Datadog
+        assert "env:prod" in entry["ddtags"].split(",")
+    assert intake.violations == []
+
+
+@needs("datadog")
+def test_spans_of_the_application_come_to_datadog(chain: Run) -> None:
+    exporter = OTLPSpanExporter(f"http://{chain.collectors[0].address('HFT_COLLECTOR_HTTP_PORT')}/v1/traces")
+    resource = Resource({"service.name": "matching", "deployment.environment.name": "prod"})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with provider.get_tracer("matching").start_as_current_span("match", attributes={"symbol": "BTCUSDT"}):
+        pass
+    provider.shutdown()
+    intake = chain.behind.datadog
+    (span,) = wait_until(lambda: list(intake.spans), what="a span at Datadog", seconds=30)
+    assert (span.service, span.meta["symbol"], span.meta["env"]) == ("matching", "BTCUSDT", "prod")
     assert intake.violations == []
 
 

@@ -24,7 +24,7 @@ import pytest
 from hft_otel import HFTLogger
 from hft_otel.bridge import Bridge
 from hft_otel.lanes.intake import Sizes
-from tests.unit.capture_support import Process, wait_until
+from tests.unit.core_support import Process, poll
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +103,7 @@ def on_every_way(
     own = process.records()
     assert all(record.context["venue"] == "mexc" for record in own)
     ours = said([(record.logger_name, int(record.level), record.message) for record in own])
-    process.backend.records.clear()
+    process.backend.got.clear()
     with at_debug(tree), Bridge(process.logger("stdlib", context={"service": "arb"})) as bridge:
         bridge.install()
         exercise(logging.getLogger)
@@ -276,7 +276,7 @@ def serve_and_ask(folder: Path, *command: str) -> str:
                     assert time.monotonic() < deadline
                     time.sleep(0.05)
             log = folder / "out.log"
-            assert wait_until(lambda: log.exists() and "GET /book" in log.read_text(), 10)
+            poll(lambda: log.exists() and "GET /book" in log.read_text(), 10)
         finally:
             server.send_signal(signal.SIGTERM)
             output, _ = server.communicate(timeout=20)

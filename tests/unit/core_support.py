@@ -1,10 +1,13 @@
-"""What the tests of the core share: destinations that do what they are told, and a worker over rooms of its own."""
+"""The core without the factory: an intake, a worker and loggers, over destinations that do what they are told."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,12 @@ from hft_otel.logger import HFTLogger
 from hft_otel.record import LogLevel, LogRecord, LogType
 from hft_otel.worker import Worker
 
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = Sizes(segment=64 * 1024, low=4, high=4, metric=4)
+"""Rooms that cost no time to make; enough for what a test says between two flushes."""
 
-def poll(condition: Callable[[], Any], within: float = 10.0) -> None:
+
+def poll(condition: Callable[[], Any], within: float = 30.0) -> None:
     """Wait until the condition holds; fail loudly where it never does."""
     deadline = time.monotonic() + within
     while not condition():
@@ -51,6 +58,9 @@ class Recorder(Destination):
     @property
     def messages(self) -> list[str]:
         return [record.message for record in self.got]
+
+    def of(self, log_type: LogType) -> list[LogRecord]:
+        return [record for record in self.got if record.log_type is log_type]
 
     def deliver(self, batch: Sequence[LogRecord]) -> Sequence[Rejected]:
         self.got += batch
@@ -89,28 +99,78 @@ class Down(Recorder):
         return super().deliver(batch)
 
 
-class Core:
-    """A logger over a worker with rooms of its own."""
+class Process:
+    """What one process has: an intake and a worker over it; `logger()` makes loggers as the factory would."""
+
+    log: HFTLogger
+    """Set by `core`: a logger over the destinations that it was given."""
 
     def __init__(
-        self, folder: Path, backends: Sequence[LogBackend], router: Any = None, sizes: Sizes | None = None
+        self,
+        folder: Path,
+        sizes: Sizes = SMALL,
+        *,
+        segment_size: int = 64 * 1024,
+        spare: int = 3,
+        started: bool = True,
     ) -> None:
-        self.intake = Intake(Journal(folder, 16 * 1024, 2), sizes or Sizes())
-        self.intake.start_drain = self._start
-        self.worker: Worker
-        self.log = HFTLogger("core", list(backends), router, intake=self.intake)
+        self.backend = Recorder()
+        self.intake = Intake(Journal(folder, segment_size, spare), sizes)
+        self.intake.start_drain = self._start if started else None
         self.stopped = False
 
     def _start(self, intake: Intake) -> Worker:
-        self.worker = Worker(intake)
+        worker = Worker(intake)
         for pipeline in intake.pipelines:
-            self.worker.add(pipeline)
-        self.worker.start()
-        return self.worker
+            worker.add(pipeline)
+        worker.start()
+        return worker
 
-    def stop(self, timeout: float = 2.0) -> FlushReport:
-        self.stopped = True
-        return self.worker.stop(timeout)
+    def logger(
+        self,
+        name: str = "test",
+        *backends: LogBackend,
+        router: Any = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> HFTLogger:
+        return HFTLogger(name, backends or [self.backend], router, intake=self.intake, context=context)
+
+    @property
+    def worker(self) -> Worker:
+        assert isinstance(self.intake.drain, Worker)
+        return self.intake.drain
+
+    def flush(self) -> FlushReport:
+        """Wait for everything that was logged; fails the test if it does not come."""
+        report = self.worker.flush(30)
+        assert report.complete, str(report)
+        return report
+
+    def records(self, log_type: LogType = LogType.TEXT) -> list[LogRecord]:
+        """Return what has arrived of what was logged before this call."""
+        self.flush()
+        return self.backend.of(log_type)
+
+    def only(self, log_type: LogType = LogType.TEXT) -> LogRecord:
+        """Return the one record that has arrived since the last look."""
+        [record] = self.records(log_type)
+        self.backend.got.clear()
+        return record
+
+    def emitted(self) -> int:
+        """Return how many calls were counted, whatever became of them."""
+        return self.worker.report().emitted
+
+    def dropped(self) -> dict[str, int]:
+        """Return the reasons why rooms have dropped records, with their numbers."""
+        reasons: dict[str, int] = {}
+        for lane in self.worker.report().lanes:
+            for reason, number in lane.dropped.items():
+                reasons[reason] = reasons.get(reason, 0) + number
+        return reasons
+
+    def lane(self, name: str, report: FlushReport | None = None) -> LaneSums:
+        return next(lane for lane in (report or self.worker.report()).lanes if lane.lane == name)
 
     def sums(
         self, name: str, kind: LogType = LogType.TEXT, report: FlushReport | None = None
@@ -121,16 +181,23 @@ class Core:
             DestinationSums(name, kind),
         )
 
-    def lane(self, name: str, report: FlushReport | None = None) -> LaneSums:
-        return next(lane for lane in (report or self.worker.report()).lanes if lane.lane == name)
+    def stop(self, timeout: float = 2.0) -> FlushReport:
+        self.stopped = True
+        return self.worker.stop(timeout)
+
+    def close(self) -> None:
+        """End its threads, where it has any."""
+        if not self.stopped and isinstance(self.intake.drain, Worker):
+            self.stop(5)
 
 
 @contextmanager
 def core(
     folder: Path, *backends: LogBackend, router: Any = None, sizes: Sizes | None = None
-) -> Iterator[Core]:
-    """Run a core, and end its threads whatever its destinations do."""
-    made = Core(folder, backends, router, sizes)
+) -> Iterator[Process]:
+    """Run a process with one logger, and end its threads whatever its destinations do."""
+    made = Process(folder, sizes or Sizes(), segment_size=16 * 1024, spare=2)
+    made.log = made.logger("core", *backends, router=router)
     try:
         yield made
     finally:
@@ -139,5 +206,35 @@ def core(
                 backend.go.set()
             if isinstance(backend, Down):
                 backend.up = True
-        if not made.stopped:
-            made.stop(5)
+        made.close()
+
+
+def run_python(folder: Path, *command: object) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments in that folder, with the repository on its path."""
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        cwd=folder,
+    )
+
+
+def python(script: str, *arguments: object, measured: bool = True) -> subprocess.Popen[str]:
+    """Start a process of its own that runs the script with the repository on its path.
+
+    One that forks while other threads run must not be `measured`: a child would wait for coverage's lock for ever.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if not measured:
+        environment = {key: value for key, value in environment.items() if not key.startswith("COV")}
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -264,7 +264,9 @@ def test_an_agent_that_dies_is_replaced_and_asked_again(world: World, said: list
     flush = second.hear(Flush)
     assert isinstance(second.heard[0], Hello) and isinstance(second.heard[1], Serve)
     second.answer(flush)
-    assert result()
+    report = result()
+    assert report
+    assert str(report).startswith("delivered (sums since the last of the agent's 2 starts)\n")
     poll(lambda: said)
     assert said == [
         f"the agent (pid {first.process.pid}) has ended (killed by signal 9); another one takes over where it was"

@@ -41,6 +41,7 @@ ORDER = (
     "otel",
     "destinations",
     "outbox",
+    "handover",
     "audit",
     "audit_feed",
     "lane_feed",

@@ -291,7 +291,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(STEPS, st.integers(1, 6), st.integers(1, 6))
 def test_whatever_the_pace_everybody_gets_all_that_is_theirs_in_order(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str]], limit_a: int, limit_b: int

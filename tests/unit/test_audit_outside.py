@@ -1,20 +1,14 @@
-"""The trail held against what arrived: anchors and identities in files and in Elasticsearch; and the command line."""
+"""The trail held against what arrived: anchors and identities in files; and the command line."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from hft_otel.audit.chain import Anchor
-from hft_otel.audit.elasticsearch import read_ids
 from hft_otel.audit.outside import NotJsonLines, anchors_in, read_seen
 from hft_otel.audit.reading import find_streams, read_events
 from hft_otel.audit.reconcile import reconcile
@@ -83,6 +77,16 @@ class TestFiles:
         path.write_bytes(path.read_bytes()[:-20])
         assert len(list(anchors_in(path))) == 2
 
+    @pytest.mark.parametrize("torn", [1, 9, 200, 900])
+    def test_give_what_was_written_behind_a_torn_line(self, desk: Desk, tmp_path: Path, torn: int) -> None:
+        ours = "".join(f"{as_json(record)}\n" for record in desk.got)
+        expected = [f"{desk.stream}-{number}" for number in range(90)]
+        for whole in (ours, f"{otlp_line(desk)}\n".replace('": ', '":')):
+            first = whole.splitlines()[0][:torn].removesuffix("}")
+            path = tmp_path / "torn.jsonl"
+            path.write_text(f"{first}{first}{whole}")
+            assert [seen.audit_id for seen in read_seen(path) if seen.audit_id] == expected
+
     def test_that_are_no_json_lines_are_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "text.log"
         path.write_text("2026-03-01 INFO x | {}\n")
@@ -115,73 +119,6 @@ class TestReconciling:
         desk.leave()
         (found,) = reconcile(tmp_path, [])
         assert (found.events, len(found.missing), found.waiting) == (11, 10, 1)
-
-
-class _Search(BaseHTTPRequestHandler):
-    """Answers the one query that is asked, as Elasticsearch documents it."""
-
-    documents: list[str]
-    asked: list[tuple[str, dict[str, Any], str]]
-
-    def do_POST(self) -> None:
-        query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.asked.append((self.path, query, self.headers.get("Authorization", "")))
-        ((field, condition),) = query["query"]["range"].items()
-        assert list(query["sort"][0]) == [field]
-        found = sorted(
-            (identity, number)
-            for number, identity in enumerate(self.documents)
-            if identity >= condition["gte"]
-        )
-        hits = [
-            {"_index": "logs-audit", "_id": str(number), "sort": [identity]}
-            for identity, number in found[: query["size"]]
-        ]
-        body = json.dumps({"hits": {"hits": hits}}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@contextmanager
-def search(documents: list[str]) -> Iterator[tuple[str, list[tuple[str, dict[str, Any], str]]]]:
-    handler = type("Handler", (_Search,), {"documents": documents, "asked": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}", handler.asked  # type: ignore[attr-defined]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-class TestElasticsearch:
-    def test_gives_every_identity_as_often_as_it_is_there_across_pages(self) -> None:
-        documents = [f"s-{number}" for number in range(25)] + ["s-7", "s-7", "s-12"]
-        with search(documents) as (host, asked):
-            assert sorted(read_ids(f"http://{host}/logs-audit", "attributes.audit.id", 4)) == sorted(
-                documents
-            )
-        assert len(asked) > 7
-        assert asked[0][0] == "/logs-audit/_search?ignore_unavailable=true"
-
-    def test_takes_user_and_password_out_of_the_address(self) -> None:
-        with search([]) as (host, asked):
-            assert list(read_ids(f"http://me:p%40ss@{host}", "audit.id")) == []
-        assert asked[0][0].startswith("/logs-*/_search")
-        assert asked[0][2] == "Basic bWU6cEBzcw=="
-
-    def test_is_asked_by_the_command(self, desk: Desk) -> None:
-        with search([f"{desk.stream}-{number}" for number in range(89)]) as (host, _):
-            done = run("reconcile", desk.folder, "--against", f"elasticsearch:http://{host}/x", "--json")
-        assert done.exit_code == 1
-        assert json.loads(done.stdout)["missing"] == [f"{desk.stream}-89"]
 
 
 class TestCommands:

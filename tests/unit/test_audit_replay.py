@@ -18,7 +18,7 @@ from hft_otel.cli.app import app
 from hft_otel.config import JournalConfig, OtlpConfig
 from hft_otel.destinations.otlp import otlp_destinations
 from tests.unit.audit_support import Desk, make_trail
-from tests.unit.core_support import Core, core
+from tests.unit.core_support import Process, core
 from tests.unit.otlp_stand_in import RESOURCE, Receiver, log_records, plain, spans
 
 pytest_plugins = ["tests.unit.otlp_fixtures"]
@@ -50,7 +50,7 @@ def spanned(receiver: Receiver) -> list[tuple[str, list[str]]]:
     ]
 
 
-def say(made: Core, number: int) -> None:
+def say(made: Process, number: int) -> None:
     for each in range(number):
         made.log.audit("order_filled", number=each)
         if each % 100 == 99:  # the segments of this journal are small

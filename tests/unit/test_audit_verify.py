@@ -17,8 +17,6 @@ from hft_otel.audit.reading import bodies
 from hft_otel.audit.verify import Verdict, verify
 from tests.unit.audit_support import Desk, make_trail
 
-PROPERTY = settings(max_examples=200, deadline=None)
-
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -82,7 +80,6 @@ def judged(path: Path, content: bytes) -> Verdict:
         path.write_bytes(before)
 
 
-@PROPERTY
 @given(data=st.data())
 def test_any_flipped_byte_is_found(shared_copy: Path, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(files(shared_copy)))
@@ -92,7 +89,6 @@ def test_any_flipped_byte_is_found(shared_copy: Path, data: st.DataObject) -> No
     assert not judged(path, content).healthy
 
 
-@PROPERTY
 @given(data=st.data())
 def test_any_cut_before_the_last_anchor_is_found(shared_copy: Path, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from([*segments(shared_copy), shared_copy / ENTRIES]))
@@ -100,7 +96,6 @@ def test_any_cut_before_the_last_anchor_is_found(shared_copy: Path, data: st.Dat
     assert not judged(path, content[: data.draw(st.integers(0, len(content) - 1))]).healthy
 
 
-@PROPERTY
 @given(data=st.data())
 def test_any_inserted_byte_is_found(shared_copy: Path, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(files(shared_copy)))
@@ -215,7 +210,7 @@ def test_a_removed_segment_passes_where_an_anchor_says_that_retention_did_it(cop
 
 
 @given(steps=st.lists(st.sampled_from(["write", "anchor", "stall", "turn"]), max_size=30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=settings.default.max_examples // 4)
 def test_a_healthy_trail_passes_at_any_moment(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str]
 ) -> None:

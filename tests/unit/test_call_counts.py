@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from hft_otel import calls
 from hft_otel.logger import HFTLogger
 from hft_otel.otel import current
-from tests.unit.capture_support import Process
+from tests.unit.core_support import Process
 
 
 @pytest.fixture

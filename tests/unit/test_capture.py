@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hft_otel.lanes.capture import (
@@ -405,7 +405,6 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
 @given(values, st.sampled_from([128, 2048, 65_536]))
 def test_any_value_packs_and_reads_back(value: object, limit: int) -> None:
     packed = encode(plain(value, limit))

@@ -27,6 +27,10 @@ from hft_otel.config import (
     OtlpConfig,
     PrometheusConfig,
 )
+from tests.unit.config_support import load
+
+pytest_plugins = ["tests.unit.config_fixtures"]
+pytestmark = pytest.mark.usefixtures("clean_environment")
 
 PLAN = """\
 logging:
@@ -83,24 +87,6 @@ logging:
     service: "hft-arbitrage"
     version: "1.0.0"
 """  # noqa: W293  (the plan's file, as it is)
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        "ENVIRONMENT",
-        "HFT_OTEL_CONFIG",
-        "DATADOG_API_KEY",
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-        "OTEL_SERVICE_NAME",
-    ):
-        monkeypatch.delenv(name, raising=False)
-
-
-def load(tmp_path: Path, text: str) -> LogConfig:
-    file = tmp_path / "logging.yaml"
-    file.write_text(text, encoding="utf-8")
-    return LogConfig.from_yaml(file)
 
 
 def test_the_plans_yaml_loads_unchanged(tmp_path: Path) -> None:

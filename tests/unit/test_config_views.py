@@ -25,24 +25,10 @@ from hft_otel.config import (
     WebhookConfig,
 )
 from hft_otel.record import LogLevel, LogType
+from tests.unit.config_support import load
 
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        "ENVIRONMENT",
-        "HFT_OTEL_CONFIG",
-        "DATADOG_API_KEY",
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-        "OTEL_SERVICE_NAME",
-    ):
-        monkeypatch.delenv(name, raising=False)
-
-
-def load(tmp_path: Path, text: str) -> LogConfig:
-    file = tmp_path / "logging.yaml"
-    file.write_text(text, encoding="utf-8")
-    return LogConfig.from_yaml(file)
+pytest_plugins = ["tests.unit.config_fixtures"]
+pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 COMPONENTS = """

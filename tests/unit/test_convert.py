@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry._logs import LogRecord as OtelLogRecord
 from opentelemetry.context import Context
@@ -296,7 +296,6 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     message=st.text(st.characters(codec=None)),
     context=st.dictionaries(st.text(st.characters(codec=None), max_size=5), anything, max_size=5),

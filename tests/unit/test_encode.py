@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -66,7 +66,6 @@ def both(batch: list[LogRecord]) -> tuple[bytes, bytes]:
     return meaning(ours), meaning(encode_logs(Converter(RESOURCE).logs(batch)))
 
 
-@settings(deadline=None, max_examples=300)
 @given(st.lists(records, min_size=1, max_size=4))
 def test_bytes_mean_what_the_stock_encoder_means(batch: list[LogRecord]) -> None:
     ours, stock = both(batch)

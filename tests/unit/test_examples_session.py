@@ -40,10 +40,15 @@ def session(
 
 def test_session_counts_what_it_did_and_all_that_it_logged(logger: RecordingLogger) -> None:
     progress: list[Progress] = []
-    result = session(progress=progress)
+    for seconds in (1.5, 6.0, 24.0):  # a busy machine comes to reconnect later
+        logger.calls.clear()
+        progress.clear()
+        result = session(seconds=seconds, progress=progress)
+        if result.reconnects and result.opportunities:
+            break
 
     assert set(result.messages) == {"gateio", "mexc", "generic"}
-    assert 100 < result.message_count < 1_500  # 900 on a machine that is not busy
+    assert 100 < result.message_count < 1_000 * seconds  # 900 in the first on a machine that is not busy
     assert result.malformed > 0
     assert result.reconnects >= 1
     assert result.opportunities >= 1

@@ -14,7 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hft_otel.config import BackendConfig, ConfigError, FileConfig
@@ -81,7 +81,6 @@ def as_json(tmp_path):
     message=st.text(st.characters(categories=["L", "N", "P", "S"])),
     context=st.dictionaries(st.text(max_size=5), st.one_of(st.integers(), st.text(), st.none()), max_size=3),
 )
-@settings(deadline=None, max_examples=200)
 def test_text_layout_is_the_plans(timestamp, message, context):
     record = text(message, timestamp=float(timestamp), context=context, time_ns=1)
     assert FileBackend()._format_text(record) == plan(record)

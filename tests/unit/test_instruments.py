@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -326,7 +326,6 @@ def test_user_metric_cannot_take_the_name_of_an_own_counter(metered: Metered) ->
     assert metered.record("telemetry.pending", 1) == "kind_conflict"
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     name=st.text(max_size=20),
     value=st.none()

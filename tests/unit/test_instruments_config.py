@@ -35,6 +35,7 @@ from hft_otel.destinations.prometheus import PrometheusBackend
 from hft_otel.factory import LoggerFactory
 from hft_otel.otel.instruments import Instruments
 from hft_otel.record import InstrumentKind
+from tests.unit.config_support import load
 from tests.unit.otlp_stand_in import latency, metric
 
 ARBITRAGE = """
@@ -49,12 +50,6 @@ logging:
     "*": {description: "Anything else"}
     "latency": {buckets: ["${LOWEST:-0.001}", 1]}
 """
-
-
-def load(tmp_path: Path, text: str) -> LogConfig:
-    file = tmp_path / "logging.yaml"
-    file.write_text(text, encoding="utf-8")
-    return LogConfig.from_yaml(file)
 
 
 def error_of(instruments: Any) -> ConfigError:

@@ -21,7 +21,7 @@ from hft_otel.lanes.journal import Journal
 from hft_otel.lanes.room import Cursor
 from hft_otel.lanes.segment import HEADER_SIZE, Segment
 from hft_otel.record import LogType
-from tests.unit.capture_support import Process, python, wait_until
+from tests.unit.core_support import Process, poll, python
 
 SIZE = 16 * 1024
 
@@ -29,7 +29,7 @@ WRITER = """
 import sys, threading, time
 from pathlib import Path
 from hft_otel.interfaces import LogBackend
-from tests.unit.capture_support import Process
+from tests.unit.core_support import Process
 
 class Stuck(LogBackend):
     async def write(self, record):
@@ -53,7 +53,7 @@ RECOVERER = """
 import sys, threading, time
 from pathlib import Path
 from hft_otel.interfaces import LogBackend
-from tests.unit.capture_support import Process
+from tests.unit.core_support import Process
 
 class Stuck(LogBackend):
     async def write(self, record):
@@ -85,7 +85,7 @@ def kill_once_written(process: subprocess.Popen[str]) -> None:
         said = process.stdout.readline()
     finally:
         process.send_signal(signal.SIGKILL)
-        _, complaint = process.communicate(timeout=10)
+        _, complaint = process.communicate(timeout=30)
     assert said == "written\n", complaint
 
 
@@ -93,7 +93,7 @@ def delivered_at_next_start(folder: Path) -> tuple[list[int], list[str]]:
     """Start, deliver what was left, stop; return the events' numbers and their ids."""
     core = Process(folder)
     core.logger("next")
-    assert wait_until(lambda: not core.worker._recovered)
+    poll(lambda: not core.worker._recovered)
     records = core.records(LogType.AUDIT)
     core.close()
     return [int(record.context["n"]) for record in records], [record.audit_id or "" for record in records]
@@ -189,7 +189,7 @@ def test_a_torn_tail_is_counted_and_everything_before_it_delivered(tmp_path: Pat
     segment.close()
     core = Process(tmp_path)
     core.logger("next")
-    assert wait_until(lambda: not core.worker._recovered)
+    poll(lambda: not core.worker._recovered)
     assert [record.context["n"] for record in core.records(LogType.AUDIT)] == list(range(10))
     assert core.dropped() == {"torn": 1}
     core.close()
@@ -206,7 +206,7 @@ def test_damage_in_one_segment_costs_that_segment_s_rest_and_is_counted(tmp_path
     segment.close()
     core = Process(tmp_path)
     core.logger("next")
-    assert wait_until(lambda: not core.worker._recovered)
+    poll(lambda: not core.worker._recovered)
     numbers = [int(record.context["n"]) for record in core.records(LogType.AUDIT)]
     assert numbers == sorted(set(numbers))
     assert numbers[-1] == 199
@@ -246,7 +246,7 @@ def test_other_things_in_the_folder_are_left_alone(tmp_path: Path) -> None:
 def test_folders_and_files_are_the_owner_s_alone(tmp_path: Path) -> None:
     core = Process(tmp_path / "deep" / "journal")
     core.logger().audit("event", n=1)
-    assert wait_until(lambda: len(core.intake.journal.supply) == core.intake.journal.spare)
+    poll(lambda: len(core.intake.journal.supply) == core.intake.journal.spare)
     core.flush()
     folder = core.intake.journal.folder
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.rglob("*")]}
@@ -278,8 +278,8 @@ def test_a_folder_that_cannot_be_written_means_memory_a_problem_and_no_exception
         log.audit("event", n=n)
     assert [record.context["n"] for record in core.records(LogType.AUDIT)] == list(range(20))
     assert str(tmp_path / "file") in core.intake.journal.problem
-    report = core.close()
-    assert report is not None and report.complete
+    report = core.stop(5)
+    assert report.complete
 
 
 def test_a_folder_that_becomes_writable_is_used_again(
@@ -384,7 +384,7 @@ def test_events_beyond_disk_and_memory_are_counted_as_dropped(
 def test_what_a_flush_has_told_is_noted_so_that_a_kill_repeats_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for pause in ("_IDLE", "_YIELD"):
+    for pause in ("_IDLE", "_LONG_IDLE", "_YIELD"):
         monkeypatch.setattr(worker_module, pause, 0.1)  # its next turn comes well after the flush's answer
     core = Process(tmp_path)
     log = core.logger()

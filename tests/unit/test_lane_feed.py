@@ -434,3 +434,26 @@ def test_a_worker_adopts_what_a_dead_process_left(tmp_path: Path) -> None:
     marked = [record for record in recorder.got if UNCONFIRMED in record.context]
     assert len(marked) <= 2
     both.end()
+
+
+def test_full_queues_pile_up_nothing_however_much_they_refuse(writing: Writing) -> None:
+    reading = Reading(writing.stream_folder, limit=10)
+    room, lane = writing.intake.low, reading.lanes["low"]
+    number = 0
+    for number in range(200):
+        assert writing.put(room, body(number, 250))
+        writing.intake.publish()
+        for _, record, each in lane.read():
+            each.sums.routed += 1
+            for box in reading.boxes.values():
+                box.tallies.accepted[record.log_type] += 1
+                if not box.offer([record]):
+                    box.tallies.refused[record.log_type, "queue_full"] += 1
+        lane.settle(reading.boxes.values())
+    assert lane.sums.routed == 200
+    assert len(lane._places) <= 10
+    reading.deliver()
+    lane.settle(reading.boxes.values())
+    assert lane.settled
+    assert reading.intake.low.released == 0
+    reading.die()

@@ -225,7 +225,7 @@ class TestSigterm:
         )
         assert (status, stderr) == (-signal.SIGTERM, "")
         assert len(program.lines) == 2000
-        assert took < 4
+        assert took < 20  # a tenth of a second on a quiet machine
 
     def test_with_a_blocked_destination_ends_in_time(self, program: Program) -> None:
         status, stderr, took = program.run_and_terminate(

@@ -20,9 +20,9 @@ from hft_otel.ledger import FlushReport
 from hft_otel.logger import HFTLogger
 from hft_otel.record import InstrumentKind, LogLevel, LogRecord, LogType
 from hft_otel.redaction import Redactor
-from tests.unit.capture_support import SMALL, Process, Remembering, wait_until
+from tests.unit.core_support import SMALL, Process, Recorder, poll
 
-pytest_plugins = ["tests.unit.capture_fixtures"]
+pytest_plugins = ["tests.unit.core_fixtures"]
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_an_exception_comes_with_type_message_and_frames(process: Process, log: 
             assert "    raise error\n" in record.exception.stacktrace
         else:
             assert record.exception is None
-    assert len(process.backend.records) == 7
+    assert len(process.backend.got) == 7
 
 
 def test_stack_info_shows_where_the_call_was(process: Process, log: HFTLogger) -> None:
@@ -124,7 +124,7 @@ def test_what_no_route_wants_is_not_even_captured(process: Process) -> None:
     log.log(30, "yes")
     log.audit("yes")
     process.flush()
-    assert [record.message for record in process.backend.records].count("yes") == 3
+    assert [record.message for record in process.backend.got].count("yes") == 3
     assert process.emitted() == 3
     assert (log.isEnabledFor(29), log.isEnabledFor(30), log.getEffectiveLevel()) == (False, True, 30)
 
@@ -144,15 +144,15 @@ def test_the_logger_s_own_level_only_narrows(process: Process) -> None:
 
 
 def test_the_plan_s_constructor_takes_a_list_a_mapping_and_a_router(process: Process) -> None:
-    first, second = Remembering(), Remembering()
+    first, second = Recorder(), Recorder()
     HFTLogger("list", [first, second], intake=process.intake).info("to both")
     HFTLogger("mapping", {"a": first, "b": second}, intake=process.intake).info("to both")
     HFTLogger("router", [first, second], Gated(second, 0, metrics=True), intake=process.intake).info(
         "to the second"
     )
     process.flush()
-    assert [record.message for record in first.records] == ["to both"] * 2
-    assert [record.message for record in second.records] == ["to both"] * 2 + ["to the second"]
+    assert first.messages == ["to both"] * 2
+    assert second.messages == ["to both"] * 2 + ["to the second"]
 
 
 def test_every_method_documents_itself_as_its_interface_does() -> None:
@@ -196,6 +196,30 @@ def test_a_logger_without_anyone_to_drain_it_keeps_what_it_can(tmp_path: Path) -
     assert log.force_flush(0.1)
     assert not asyncio.run(log.flush(0.1)).lanes
     assert 0 < process.intake.low.drops["room_full"].value < 2000
+    log.close()
+    process.intake.journal.close(settled=True)
+
+
+def test_a_call_that_finds_its_room_full_is_counted_once_and_not_captured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[object] = []
+    fit = HFTLogger._fit
+    monkeypatch.setattr(HFTLogger, "_fit", lambda self, *told: fitted.append(told) or fit(self, *told))
+    process = Process(tmp_path, Sizes(16 * 1024, 2, 2, 2), started=False)
+    log = process.logger()
+    low, high = process.intake.low, process.intake.high
+    while "room_full" not in low.drops or "room_full" not in high.drops:
+        log.info("text", n=1)
+        log.warning("text", n=1)
+    before = low.drops["room_full"].value, high.drops["room_full"].value
+    for number in range(10):
+        log.info("text", n=number)
+        log.warning("text", n=number)
+    assert (low.drops["room_full"].value, high.drops["room_full"].value) == (before[0] + 10, before[1] + 10)
+    assert fitted == []
+    log.info("x" * 20_000)  # longer than a segment: that is what fitting is for
+    assert len(fitted) == 1
     log.close()
     process.intake.journal.close(settled=True)
 
@@ -253,7 +277,7 @@ def test_a_drain_starts_once_however_many_ask(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert wait_until(lambda: process.intake.drain is not None)
+    poll(lambda: process.intake.drain is not None)
     assert len(process.records()) == 8
     assert len(started) == 1
     process.close()
@@ -292,5 +316,5 @@ def test_a_segment_that_is_full_is_followed_by_the_next_for_every_kind_of_call(
     assert all(not room.drops for room in process.intake.rooms)
     process.intake.drain = process._start(process.intake)  # reading begins where writing began
     process.flush()
-    assert len(process.backend.records) == count
+    assert len(process.backend.got) == count
     process.close()

@@ -481,7 +481,7 @@ class Scripted(Recorder):
         return [Rejected(record, "no") for record in batch if self.fate(record) == "reject"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(KINDS, FATES), max_size=40), st.integers(1, 9), st.integers(1, 12))
 def test_whatever_a_destination_does_the_sums_add_up_and_nothing_comes_twice(
     stream: list[tuple[object, str]], max_batch: int, chunk: int

@@ -9,9 +9,9 @@ import pytest
 
 from hft_otel.performance import PerformanceLogger
 from hft_otel.record import InstrumentKind, LogType
-from tests.unit.capture_support import Process
+from tests.unit.core_support import Process
 
-pytest_plugins = ["tests.unit.capture_fixtures"]
+pytest_plugins = ["tests.unit.core_fixtures"]
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from hft_otel.lanes.segment import HEADER_SIZE, BadSegment
 from tests.unit.lanes_support import Reading, Writing, body, number_of
 
 PER_ROOM = 40
-HUNT = int(os.environ.get("HUNT", "50"))
 ROOMS = ("low", "high", "audit")
 
 
@@ -87,8 +86,6 @@ def all_files(folder: Path) -> list[Path]:
 
 
 @settings(
-    max_examples=HUNT,
-    deadline=None,
     phases=set(Phase) - {Phase.explain},
     suppress_health_check=[HealthCheck.too_slow],
 )

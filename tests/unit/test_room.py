@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -110,7 +110,7 @@ class RoomMachine(RuleBasedStateMachine):
 
 
 TestRoomMachine = RoomMachine.TestCase
-TestRoomMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestRoomMachine.settings = settings(max_examples=settings.default.max_examples // 4, stateful_step_count=40)
 
 
 def test_a_full_room_counts_each_further_record_and_takes_more_once_read() -> None:
@@ -362,3 +362,28 @@ def test_a_signal_handler_during_any_write_is_counted_exactly() -> None:
     assert len(numbers) == kept
     assert len(found) - len(numbers) == given[0]
     assert len(found) + sum(tally.value for tally in room.drops.values()) == number + fired[0]
+
+
+@given(
+    st.lists(st.sampled_from([b"", b"short", b"l" * 300, b"longer than a chunk" * 2000])), st.integers(0, 9)
+)
+@settings(max_examples=40, deadline=None)
+def test_as_many_are_unread_as_are_still_to_be_read(bodies: list[bytes], read: int) -> None:
+    room = make_room(segments=12, size=100_000)
+    kept = [body for body in bodies if room.put(encode(body))]
+    cursor = Cursor(room.first)
+    for _ in range(min(read, len(kept))):
+        while not cursor.read(1):
+            assert cursor.step() is not None
+    assert cursor.unread() == max(len(kept) - read, 0)
+    assert len(read_all(room, cursor)) == max(len(kept) - read, 0)
+    assert cursor.unread() == 0
+
+
+def test_the_rest_of_a_damaged_segment_counts_as_one_unread() -> None:
+    room = make_room()
+    assert room.put(encode(b"whole"))
+    room.active.write(b"\x01 no frame")
+    cursor = Cursor(room.first)
+    assert cursor.unread() == 2
+    assert read_all(room, cursor) == [b"whole", NO_FRAME]

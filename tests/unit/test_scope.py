@@ -18,9 +18,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from hft_otel.logger import HFTLogger
 from hft_otel.otel import current
 from hft_otel.record import LogType, TraceIds
-from tests.unit.capture_support import Process
+from tests.unit.core_support import Process
 
-pytest_plugins = ["tests.unit.capture_fixtures"]
+pytest_plugins = ["tests.unit.core_fixtures"]
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_the_scope_is_on_every_kind_of_record_and_ends_with_its_block(
         log.audit("event", odd=object())
     log.info("after")
     process.flush()
-    *inside, after = sorted(process.backend.records, key=lambda record: record.message == "after")
+    *inside, after = sorted(process.backend.got, key=lambda record: record.message == "after")
     assert len(inside) == 8
     assert all(record.context["correlation_id"] == "c1" for record in inside)
     assert "correlation_id" not in after.context

@@ -9,13 +9,13 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hft_otel.lanes import segment as segment_module
 from hft_otel.lanes.frames import encode
 from hft_otel.lanes.room import Cursor
-from hft_otel.lanes.segment import HEADER_SIZE, BadSegment, Header, Segment, split_frames
+from hft_otel.lanes.segment import HEADER_SIZE, BadSegment, Header, Segment, count_frames, split_frames
 
 SIZE = 8 * 1024
 
@@ -35,6 +35,7 @@ def test_a_chunk_that_ends_inside_a_frame_gives_the_whole_ones(
     chunk = b"".join(encode(body) for body in bodies)
     end = data.draw(st.integers(0, len(chunk)))
     found, taken = split_frames(chunk[:end], 1000)
+    assert count_frames(chunk[:end]) == (len(found), taken)
     assert found == bodies[: len(found)]
     assert taken == len(b"".join(map(encode, found))) <= end
     assert len(found) == len(bodies) or taken + len(encode(bodies[len(found)])) > end
@@ -45,6 +46,7 @@ def test_any_bytes_are_split_without_an_error(chunk: bytes) -> None:
     bodies, taken = split_frames(chunk, 1000)
     assert 0 <= taken <= len(chunk)
     assert sum(map(len, bodies)) <= taken
+    assert count_frames(chunk) == (len(bodies), taken)
 
 
 def test_a_segment_takes_exactly_its_size_and_not_a_byte_more() -> None:
@@ -164,7 +166,6 @@ def _written(path: Path, seed: int) -> tuple[list[bytes], int]:
         bodies.append(body)
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_damage_anywhere_never_hurts_the_reader_nor_what_stands_before_it(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -21,7 +21,7 @@ from hft_otel.lanes.intake import Intake, agent_intake
 from hft_otel.lanes.journal import Journal
 from hft_otel.lanes.shared import SharedLanes, default_folder
 from hft_otel.lanes.streams import AGENT_LOCK, LOCK
-from tests.unit.capture_support import python
+from tests.unit.core_support import python
 from tests.unit.lanes_support import TINY, Reading, Writing, body, number_of
 
 

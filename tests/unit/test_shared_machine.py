@@ -15,9 +15,8 @@ from hft_otel.record import LogRecord
 from tests.unit.lanes_support import Reading, Writing, body, is_unconfirmed, number_of
 
 PACE = settings(
-    max_examples=40,
+    max_examples=settings.default.max_examples // 4,
     stateful_step_count=25,
-    deadline=None,
     phases=set(Phase) - {Phase.explain},  # which takes minutes here
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -6,10 +6,7 @@ import io
 import logging
 import logging.config
 import logging.handlers
-import os
 import queue
-import subprocess
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,9 +21,9 @@ from hft_otel import HFTLogger
 from hft_otel.bridge import Bridge, Taker, installed
 from hft_otel.lanes import capture
 from hft_otel.stdlib import BridgeHandler
-from tests.unit.capture_support import ROOT, Process
+from tests.unit.core_support import Process, run_python
 
-pytest_plugins = ["tests.unit.capture_fixtures"]
+pytest_plugins = ["tests.unit.core_fixtures"]
 
 
 @pytest.fixture
@@ -127,7 +124,7 @@ def test_bad_arguments_and_failing_texts_raise_nothing_and_are_kept(
     assert all(
         text in message for text, message in zip(("%d x", "%s %s 1", "%s", "Broken"), messages, strict=False)
     )
-    last = process.backend.records[-1]
+    last = process.backend.got[-1]
     assert last.context["side"] == 1
     assert last.context["n"] == str(10**40)
     assert process.dropped() == {}
@@ -183,8 +180,9 @@ def test_what_exporting_threads_log_is_left_out(
 
 
 def test_a_backend_that_logs_for_each_record_makes_no_loop(tmp_path: Path) -> None:
-    done = run(
+    done = run_python(
         tmp_path,
+        "-c",
         """
 import logging, time
 from hft_otel import LogBackend, LogConfig, bridge_stdlib
@@ -428,18 +426,6 @@ def test_many_names_do_not_fill_the_memory(process: Process, monkeypatch: pytest
 # -- by configuration --
 
 
-def run(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=folder,
-    )
-
-
 HEAD = """
 import logging, logging.config, sys
 from pathlib import Path
@@ -454,8 +440,9 @@ def config(**more):
 
 
 def test_the_yaml_installs_it(tmp_path: Path) -> None:
-    done = run(
+    done = run_python(
         tmp_path,
+        "-c",
         HEAD
         + """
 log = LoggerFactory.create_logger("x", config(stdlib={"bridge": True, "level": "INFO", "exclude": ["noisy"]}))
@@ -476,8 +463,9 @@ unbridge_stdlib()
 
 
 def test_bridge_stdlib_takes_a_configuration_and_ends_with_its_block(tmp_path: Path) -> None:
-    done = run(
+    done = run_python(
         tmp_path,
+        "-c",
         HEAD
         + """
 log = LoggerFactory.create_logger("x", config())
@@ -504,8 +492,9 @@ def test_a_dict_config_may_name_our_handler(tmp_path: Path) -> None:
         "logging:\n  backends: {file: {config: {file_path: out.log}}}\n"
         "  routing_rules: [{backends: [file]}]\n  journal: {folder: journal}\n"
     )
-    done = run(
+    done = run_python(
         tmp_path,
+        "-c",
         HEAD
         + """
 logging.config.dictConfig({

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hft_otel.bridge import Bridge
 from hft_otel.lanes.capture import plain_context
 from hft_otel.record import LogRecord
-from tests.unit.capture_support import Process
+from tests.unit.core_support import Process
 
 
 class Side(Enum):
@@ -166,7 +166,7 @@ def found(record: LogRecord) -> tuple[Any, ...]:
     return record.message, int(record.level), record.exception and record.exception.stacktrace, record.context
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(call=calls())
 def test_every_call_is_the_same_on_every_way(process: Process, call: Call) -> None:
     plain, capturing = logging.Logger("differential"), Capturing()
@@ -179,7 +179,7 @@ def test_every_call_is_the_same_on_every_way(process: Process, call: Call) -> No
     watched.addHandler(heard)
     bridged = logging.Logger("differential")
     bridged.addHandler(logging.NullHandler())
-    process.backend.records.clear()
+    process.backend.got.clear()
     call.make(ours)
     call.make(watched)
     with Bridge(process.logger("stdlib")) as bridge:

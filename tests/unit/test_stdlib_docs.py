@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from hft_otel import LogConfig
-from tests.unit.capture_support import ROOT
+from tests.unit.core_support import ROOT, run_python
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -20,24 +17,12 @@ def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command],
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        cwd=folder,
-    )
-
-
 @pytest.mark.parametrize("number", range(3))
 def test_the_programs_about_logging_run(tmp_path: Path, number: int) -> None:
     programs = blocks("stdlib.md", "python")
     assert len(programs) == 3
     (tmp_path / "program.py").write_text(programs[number])
-    done = run(tmp_path, "program.py")
+    done = run_python(tmp_path, "program.py")
     assert (done.returncode, done.stderr) == (0, "")
     if number == 0:
         written = (tmp_path / "logs" / "app.log").read_text()
@@ -63,6 +48,6 @@ def test_the_yaml_is_valid() -> None:
 def test_the_tests_about_testing_pass(tmp_path: Path) -> None:
     [tests] = blocks("testing.md", "python")
     (tmp_path / "test_desk.py").write_text(tests)
-    done = run(tmp_path, "-m", "pytest", "-p", "_hft_otel_pytest", "-p", "no:cacheprovider", "-q", ".")
+    done = run_python(tmp_path, "-m", "pytest", "-p", "_hft_otel_pytest", "-p", "no:cacheprovider", "-q", ".")
     assert "3 passed" in done.stdout, done.stdout + done.stderr
     assert {path.name for path in tmp_path.iterdir()} <= {"test_desk.py", "__pycache__"}

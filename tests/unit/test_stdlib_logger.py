@@ -5,10 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import logging
-import os
 import pickle
-import subprocess
-import sys
 import unittest
 from pathlib import Path
 from typing import Any
@@ -17,9 +14,9 @@ import pytest
 
 from hft_otel import HFTLogger, HFTLoggerInterface
 from hft_otel.listeners import observe, unobserve
-from tests.unit.capture_support import ROOT, Process
+from tests.unit.core_support import ROOT, Process, run_python
 
-pytest_plugins = ["tests.unit.capture_fixtures"]
+pytest_plugins = ["tests.unit.core_fixtures"]
 
 
 @pytest.fixture
@@ -295,15 +292,7 @@ assert stream.getvalue() == "INFO:one.two:taken 1\\nDEBUG:one.two:now\\n", strea
 logging.root.handlers.clear()
 two.warning("the last resort")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd="/tmp",
-    )
+    done = run_python(ROOT, "-c", script)
     assert done.returncode == 0, done.stderr
     assert "the last resort\n" in done.stderr
 
@@ -343,7 +332,7 @@ def test_measurements_and_audit_events_go_on_where_text_is_off(process: Process,
     log.metric("depth", 1)
     log.audit("event")
     process.flush()
-    assert len(process.backend.records) == 2
+    assert len(process.backend.got) == 2
 
 
 def test_custom_levels_have_their_names_also_when_these_come_late(process: Process, log: HFTLogger) -> None:
@@ -537,15 +526,7 @@ assert len(found) == 3
 assert all(site.file == "<string>" and site.function == "<module>" for site in found if site)
 print(sum(site is not None for site in found))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script, setting],
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=tmp_path,
-    )
+    done = run_python(tmp_path, "-c", script, setting)
     assert done.stdout.strip() == str(sites), done.stderr
 
 
@@ -642,15 +623,7 @@ log.setLevel("INFO")
 Path(sys.argv[1]).write_bytes(pickle.dumps(log))
 """
     for code in (make, script):
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / "log.pickle")],
-            check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=tmp_path,
-        )
+        done = run_python(tmp_path, "-c", code, str(tmp_path / "log.pickle"))
         assert done.returncode == 0, done.stderr
     lines = (tmp_path / "out.log").read_text().splitlines()
     assert [line.split(" pickled: ")[1] for line in lines] == [

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import pickle
-import subprocess
-import sys
 import threading
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +15,7 @@ import pytest
 from hft_otel import ConfigError, FileConfig, LogConfig, LoggerFactory, PerformanceLogger, bridge_stdlib
 from hft_otel.bridge import installed
 from hft_otel.testing import FakeClock, Telemetry
-from tests.unit.capture_support import ROOT, Process
+from tests.unit.core_support import Process, run_python
 
 
 @pytest.fixture
@@ -235,15 +232,7 @@ def test_report(caplog, hft_telemetry):
 
 def test_the_pytest_plugin_gives_the_fixture_and_lets_caplog_hear(tmp_path: Path) -> None:
     (tmp_path / "test_theirs.py").write_text(PLUGIN_TESTS)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "_hft_otel_pytest", "-p", "no:cacheprovider", "-q", "."],
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        cwd=tmp_path,
-    )
+    done = run_python(tmp_path, "-m", "pytest", "-p", "_hft_otel_pytest", "-p", "no:cacheprovider", "-q", ".")
     assert "1 failed, 4 passed" in done.stdout, done.stdout + done.stderr
     assert "seen in the report" in done.stdout
     assert {path.name for path in tmp_path.iterdir()} <= {"test_theirs.py", "__pycache__"}

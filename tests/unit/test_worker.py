@@ -442,7 +442,10 @@ class Moody(Recorder):
         return super().deliver(batch)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=settings.default.max_examples // 4,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     CALLS,
     st.lists(st.sampled_from(range(len(RULES))), unique=True),

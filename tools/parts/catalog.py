@@ -49,7 +49,7 @@ ALL: dict[str, Part] = {
     "collector-full": Part(
         (Program("otelcol-hft", variable="HFT_OTELCOL"),),
         collectors.build_full,
-        collectors.FULL_MANIFEST.read_text,
+        collectors.full_recipe,
         go.command,
         collectors.leave_out_full,
     ),

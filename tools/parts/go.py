@@ -25,7 +25,7 @@ def command() -> str:
     go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
     if go is None:
         raise UnavailableError(
-            f"Go is not installed: get Go {_dotted(MIN_GO)} or newer from https://go.dev/dl/"
+            f"Go is not installed: get Go {dotted(MIN_GO)} or newer from https://go.dev/dl/"
         )
     answer = subprocess.run(
         [go, "env", "GOVERSION", "GOTOOLCHAIN"], capture_output=True, text=True, check=False
@@ -36,7 +36,7 @@ def command() -> str:
     need = MIN_GO if toolchain == "local" else FETCHING_GO
     if have < need:
         raise UnavailableError(
-            f"{version or go} is too old: get Go {_dotted(MIN_GO)} or newer from https://go.dev/dl/"
+            f"{version or go} is too old: get Go {dotted(MIN_GO)} or newer from https://go.dev/dl/"
         )
     return go
 
@@ -86,5 +86,6 @@ def _flags(version: str) -> list[str]:
     return ["-v", "-trimpath", "-buildvcs=false", f"-ldflags=-s -w {stamp}", f"-o={BIN}/"]
 
 
-def _dotted(version: tuple[int, int]) -> str:
+def dotted(version: tuple[int, int]) -> str:
+    """Return the version as it is written."""
     return f"{version[0]}.{version[1]}"

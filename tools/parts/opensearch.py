@@ -8,6 +8,11 @@ from .model import PARTS, ROOT, Part, UnavailableError
 from .steps import run
 
 OPENSEARCH = ROOT / "tools" / "opensearch"
+SCRIPT = """#!/bin/sh
+folder=$(dirname "$0")/../opensearch
+exec java -Xms512m -Xmx512m -cp "$folder/lib/*" "$folder/Launch.java" "$@"
+"""
+"""Goes by its own place, so that the folder of parts may be moved, and be shared by links to it."""
 
 
 def build_opensearch(part: Part) -> None:
@@ -20,15 +25,13 @@ def build_opensearch(part: Part) -> None:
     ])  # fmt: skip
     shutil.copy(OPENSEARCH / "Launch.java", folder)
     script = part.programs[0].built
-    script.write_text(
-        f"#!/bin/sh\nexec java -Xms512m -Xmx512m -cp '{folder}/lib/*' {folder}/Launch.java \"$@\"\n"
-    )
+    script.write_text(SCRIPT)
     script.chmod(0o755)
 
 
 def opensearch_recipe() -> str:
-    """Its folder, which stands in the script that starts it, and its sources."""
-    return f"{PARTS}" + "".join((OPENSEARCH / file).read_text() for file in ("pom.xml", "Launch.java"))
+    """Its sources, and the script that starts it."""
+    return SCRIPT + "".join((OPENSEARCH / file).read_text() for file in ("pom.xml", "Launch.java"))
 
 
 def leave_out_opensearch() -> str | None:

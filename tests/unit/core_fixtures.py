@@ -1,4 +1,4 @@
-"""Fixtures over capture_support; a module that wants them names this one in `pytest_plugins`."""
+"""Fixtures over core_support; a module that wants them names this one in `pytest_plugins`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.capture_support import Process
+from tests.unit.core_support import Process
 
 
 @pytest.fixture

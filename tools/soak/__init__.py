@@ -1,0 +1,1 @@
+"""A trading process that logs for a long time, and what it holds meanwhile: `make soak`."""
