@@ -39,7 +39,7 @@ from hft_otel.unpack import Unpacker
 from hft_otel.worker import Worker
 from tests.unit.audit_support import KEEPING, Desk, frame
 from tests.unit.audit_support import make_trail as leave_trail
-from tests.unit.core_support import Core, Recorder, poll
+from tests.unit.core_support import Process, Recorder, poll
 
 
 def entries(desk: Desk) -> list[Entry]:
@@ -446,16 +446,16 @@ class TestWhatRetentionLeft:
         assert list(tmp_path.iterdir()) == []
 
 
-class KeptCore(Core):
-    """A core whose worker keeps a trail."""
+class Keeps(Process):
+    """A process whose worker keeps a trail."""
 
     def _start(self, intake: Intake) -> Worker:
-        self.worker = Worker(intake)
-        self.worker.keep(KEEPING)
+        worker = Worker(intake)
+        worker.keep(KEEPING)
         for pipeline in intake.pipelines:
-            self.worker.add(pipeline)
-        self.worker.start()
-        return self.worker
+            worker.add(pipeline)
+        worker.start()
+        return worker
 
 
 class TestAnchorsThatLeave:
@@ -512,13 +512,14 @@ class TestAnchorsThatLeave:
         for number in (1, 0):
             file = Recorder("file", keeps_anchors=True)
             text_only = Recorder("other")
-            made = KeptCore(tmp_path, [file, text_only])
+            made = Keeps(tmp_path)
+            log = made.logger("x", file, text_only)
             try:
-                made.log.info("x")
-                assert made.log.force_flush(10)
+                log.info("x")
+                made.flush()
                 poll(lambda: has_left(desk.trail_folder))
             finally:
-                made.stop(5)
+                made.close()
             found = [record for record in file.got if record.event_name == "hft.audit.anchor"]
             assert [record.context["audit.seq"] for record in found] == [149] * number
             assert [record.log_type for record in text_only.got] == [LogType.TEXT]

@@ -28,7 +28,7 @@ from hft_otel.notices import Notices
 from hft_otel.otel.transport import Outcome, Verdict
 from hft_otel.record import LogRecord, LogType
 from tests.unit.audit_support import Desk, frame
-from tests.unit.core_support import Core, Recorder, audit, core, poll, text
+from tests.unit.core_support import Process, Recorder, audit, core, poll, text
 from tests.unit.otlp_stand_in import RESOURCE, Answer, Receiver, log_records, plain
 
 pytest_plugins = ["tests.unit.otlp_fixtures"]
@@ -54,7 +54,7 @@ ANSWERS: dict[str, Callable[[Any], Answer]] = {
 
 
 @pytest.fixture
-def kept(receiver: Receiver, tmp_path: Path) -> Iterator[Core]:
+def kept(receiver: Receiver, tmp_path: Path) -> Iterator[Process]:
     """A worker that keeps a trail, over one destination of log records."""
     config = OtlpConfig(endpoint=receiver.endpoint, signals=["logs"])
     with core(tmp_path / "journal", *otlp_destinations(config, RESOURCE)) as made:
@@ -64,7 +64,7 @@ def kept(receiver: Receiver, tmp_path: Path) -> Iterator[Core]:
         yield made
 
 
-def say(made: Core, number: int, *bad: int) -> None:
+def say(made: Process, number: int, *bad: int) -> None:
     for each in range(number):
         made.log.audit("filled", n=each, **({"poison": True} if each in bad else {}))
 
@@ -75,7 +75,7 @@ def run(*arguments: object) -> Result:
 
 @pytest.mark.parametrize("how", ANSWERS)
 def test_one_refused_event_is_parked_and_all_others_arrive(
-    how: str, kept: Core, receiver: Receiver, tmp_path: Path
+    how: str, kept: Process, receiver: Receiver, tmp_path: Path
 ) -> None:
     folder = tmp_path / "journal"
     receiver.answer = ANSWERS[how]
