@@ -6,63 +6,26 @@ destinations go on, and a restart begins where the slowest one was.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 from .audit.chain import Anchor
+from .audit.exported import Outgoing
+from .audit.feed import SLICE, Feed, first_seq
+from .audit.parked import Parking
 from .audit.trail import NO_TRAIL, NoTrail
 from .lanes.room import Ahead, Cursor
 from .lanes.segment import HEADER_SIZE, Segment
 from .ledger import LaneSums
 from .outbox import Outbox
-from .record import ANCHOR_EVENT, LogLevel, LogRecord, LogType
+from .record import LogRecord, LogType
 
 __all__ = ["AuditReader"]
 
 Decode = Callable[[bytes, str], tuple[LogRecord, "tuple[Outbox, ...]"]]
 """From a frame's body and the event's id to the record and the outboxes that want it; raises for what is no record."""
 
-_SLICE = 64
-
-
 _Event = tuple[LogRecord, "tuple[Outbox, ...]"] | None
 """A decoded event with the outboxes that want it; None for bytes that are no event."""
-
-
-class _Mark(NamedTuple):
-    """When the outbox has settled `offered` audit events, all before this place is settled."""
-
-    offered: int
-    segment: Segment
-    offset: int
-
-
-class _Feed:
-    """One destination's place in the journal."""
-
-    def __init__(self, outbox: Outbox, segment: Segment, offset: int, seq: int) -> None:
-        self.outbox = outbox
-        self.cursor = Cursor(segment, offset)
-        self.seq = seq
-        self.marks: deque[_Mark] = deque()
-        self.settled: tuple[Segment, int] = (segment, offset)
-        self.is_used = False
-        """Whether an event was wanted here; who gets none needs no anchors either."""
-
-    def mark(self) -> None:
-        """Note that all before the cursor is settled once what is offered by now is."""
-        offered = self.outbox.audits_offered
-        if self.marks and self.marks[-1].offered == offered:
-            self.marks.pop()  # nothing was offered since: events for others must not pile up marks here
-        self.marks.append(_Mark(offered, self.cursor.segment, self.cursor.offset))
-
-    def advance_settled(self) -> None:
-        """Move the settled place up to what the destination has settled."""
-        done = self.outbox.tallies.settled[LogType.AUDIT]
-        while self.marks and self.marks[0].offered <= done:
-            mark = self.marks.popleft()
-            self.settled = (mark.segment, mark.offset)
 
 
 class AuditReader:
@@ -87,6 +50,10 @@ class AuditReader:
         self.stream = stream
         self._census = Cursor(start.segment, start.offset)
         self._trail: NoTrail = NO_TRAIL
+        self.parking: Parking | None = None
+        """Where events go that a destination refuses for good; without one they are counted only."""
+        self.outgoing = Outgoing()
+        """What has the anchors leave."""
         self._seq = seq + sum(1 for _ in _events_before(start))
         self._place = (start.segment, start.offset, 0)
         """Up to where the census has counted, and how many events those were."""
@@ -96,7 +63,7 @@ class AuditReader:
         self._known = known
         self._oldest = start.segment
         self._noted = (start.segment, start.offset)
-        self._feeds: dict[Outbox, _Feed] = {}
+        self._feeds: dict[Outbox, Feed] = {}
         self._fresh: dict[int, _Event] = {}
         """What the census decoded in this turn, by number, so that those who keep up need not decode it again."""
         self._via: dict[str, None] = {}
@@ -115,20 +82,20 @@ class AuditReader:
     @property
     def problem(self) -> str:
         """Why something cannot be kept at the moment; empty while all is."""
-        return self._trail.problem
+        return self._trail.problem or (self.parking.problem if self.parking is not None else "")
 
     def add(self, outboxes: Iterable[Outbox]) -> None:
         """Feed further outboxes, from the next event on."""
         for outbox in outboxes:
             if outbox not in self._feeds and LogType.AUDIT in outbox.destination.accepts:
-                self._feeds[outbox] = _Feed(outbox, self._census.segment, self._census.offset, self._seq)
+                self._feeds[outbox] = Feed(outbox, self._census.segment, self._census.offset, self._seq)
 
     def turn(self) -> int:
         """Read what is new, feed whoever has space, retire what is settled; return how many events moved."""
         moved = self._count_new()
         for feed in self._feeds.values():
             moved += self._serve(feed)
-            feed.advance_settled()
+            self._advance(feed)
         self._fresh.clear()
         self._retire_settled()
         self._export(self._trail.due())
@@ -137,8 +104,11 @@ class AuditReader:
     def note_settled(self) -> None:
         """Note what is settled by now, so that a kill after this brings no repeats of it."""
         for feed in self._feeds.values():
-            feed.advance_settled()
+            self._advance(feed)
         self._note_settled()
+
+    def _advance(self, feed: Feed) -> None:
+        feed.advance(self.stream, self.parking)
 
     def anchor(self) -> None:
         """Anchor what is read so far, whatever the time; at the end."""
@@ -182,10 +152,10 @@ class AuditReader:
 
     def _count_new(self) -> int:
         moved = 0
-        while moved < 4 * _SLICE:
+        while moved < 4 * SLICE:
             self._number_segment()
             before = self._census.offset
-            bodies = self._census.read(_SLICE)
+            bodies = self._census.read(SLICE)
             # Looked at after reading: what all that was written until then is of has been announced.
             if bodies and not self._known():
                 self._census.offset = before
@@ -218,7 +188,7 @@ class AuditReader:
         """Note the number of a segment's first event, for whoever reads it after a restart; go by it, if it is noted."""
         segment = self._census.segment
         if self._census.offset == HEADER_SIZE and segment.path is not None:
-            self._seq = _first_seq(segment, self._seq)
+            self._seq = first_seq(segment, self._seq)
             segment.note_first_seq(self._seq + 1)
 
     def _count(self, body: bytes, *, last: bool) -> None:
@@ -260,18 +230,18 @@ class AuditReader:
         except Exception:  # noqa: BLE001  (whatever the bytes are, the next event must be read)
             return None
 
-    def _caught_up(self, feed: _Feed) -> bool:
+    def _caught_up(self, feed: Feed) -> bool:
         return feed.cursor.segment is self._census.segment and feed.cursor.offset >= self._census.offset
 
-    def _serve(self, feed: _Feed) -> int:
+    def _serve(self, feed: Feed) -> int:
         """Offer the outbox what it wants of the events up to the census, as far as it has space."""
         moved = 0
-        while (space := feed.outbox.space) and moved < 4 * _SLICE and not self._caught_up(feed):
+        while (space := feed.outbox.space) and moved < 4 * SLICE and not self._caught_up(feed):
             cursor = feed.cursor
             end = self._census.offset if cursor.segment is self._census.segment else None
             if cursor.offset == HEADER_SIZE and cursor.segment.path is not None:
-                feed.seq = _first_seq(cursor.segment, feed.seq)
-            bodies = cursor.read(min(space, _SLICE), end)
+                feed.seq = first_seq(cursor.segment, feed.seq)
+            bodies = cursor.read(min(space, SLICE), end)
             wanted: list[LogRecord] = []
             for body in bodies:
                 event = self._fresh[feed.seq] if feed.seq in self._fresh else self._event(body, feed.seq)
@@ -296,13 +266,10 @@ class AuditReader:
                 event = self._event(self._settled_before.pop(), self._seq)
                 if event is not None:
                     self._note_takers(event)
-            record = _anchor_record(anchor, tuple(self._via))
-            for feed in self._feeds.values():
-                outbox = feed.outbox
-                wanted = feed.is_used and outbox.destination.keeps_anchors and not outbox.closed.is_set()
-                if wanted and outbox.offer([record]):
-                    outbox.tallies.accepted[LogType.AUDIT] += 1
-                    outbox.audits_offered += 1
+            feeds = (feed for feed in self._feeds.values() if feed.is_used)
+            boxes = [feed.outbox for feed in feeds if feed.outbox.destination.keeps_anchors]
+            self.outgoing.send(anchor, tuple(self._via), boxes, self._trail.exported)
+        self.outgoing.turn()
 
     def _retire_settled(self) -> None:
         """Let go of segments behind the slowest destination, and note its place in the oldest that is left."""
@@ -327,32 +294,8 @@ class AuditReader:
             self._oldest.note_settled(offset)
 
 
-def _first_seq(segment: Segment, seq: int) -> int:
-    """Return the number of a segment's first event: as it was noted, where one before it could not be read, else `seq`."""
-    return max(segment.read_word("first_seq") - 1, seq)
-
-
 def _events_before(start: Cursor) -> Iterator[bytes]:
     """Yield the events of the segment that come before the place."""
     probe = Cursor(start.segment)
-    while found := probe.read(_SLICE, start.offset):
+    while found := probe.read(SLICE, start.offset):
         yield from found
-
-
-def _anchor_record(anchor: Anchor, via_collector: tuple[str, ...]) -> LogRecord:
-    """Return an anchor as what it leaves as; without an `audit.id`, which only the application's events have."""
-    return LogRecord(
-        anchor.time_ns / 1e9,
-        LogLevel.INFO,
-        LogType.AUDIT,
-        "hft_otel.audit",
-        ANCHOR_EVENT,
-        {
-            "audit.stream": anchor.stream,
-            "audit.seq": anchor.seq,
-            "audit.head": anchor.head,
-            "audit.kept_from": anchor.kept_from,
-        },
-        time_ns=anchor.time_ns,
-        via_collector=via_collector,
-    )

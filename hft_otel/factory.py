@@ -166,7 +166,7 @@ class _Process:
             for kept_part in (getattr(each, part) for each in first):
                 for key, kept in vars(kept_part).items():
                     wanted = getattr(getattr(config, part), key)
-                    if kept != wanted and not (key == "folder" and _same_folder(kept, wanted)):
+                    if kept != wanted and not (key.endswith("folder") and _same_folder(kept, wanted)):
                         cause = f"this process has its {part} with {key} {kept} already, and this asks for {wanted}"
                         cure = f"give all configurations of a process the same {part}"
                         raise ConfigError(cause, file=config.source, path=f"logging.{part}.{key}", cure=cure)
@@ -184,7 +184,9 @@ class _Process:
     def _for_thread(self, config: LogConfig) -> _Wired:
         journal = config.journal
         backends = self.backends(config)
-        intake = process_intake(journal.folder, journal.segment_kb * 1024, journal.spare_segments)
+        intake = process_intake(
+            journal.folder, journal.segment_kb * 1024, journal.spare_segments, journal.fallback_folder
+        )
         self._make_durable(intake)
         router = make_router(config, backends)
         pipeline = intake.register(router, list(backends.values()), Redactor(config.redact))
@@ -230,7 +232,13 @@ class _Process:
             self._builder.check(config)
             journal = config.journal
             folder = Path(config.lanes.folder) if config.lanes.folder else default_folder()
-            intake = agent_intake(journal.folder, journal.segment_kb * 1024, journal.spare_segments, folder)
+            intake = agent_intake(
+                journal.folder,
+                journal.segment_kb * 1024,
+                journal.spare_segments,
+                folder,
+                fallback=journal.fallback_folder,
+            )
             if intake.lanes is not None and not intake.shared:
                 why = intake.lanes.problem
                 intake.journal.close(settled=True)

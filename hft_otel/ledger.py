@@ -45,6 +45,12 @@ SELF_METRICS = (
     SelfMetric(
         "telemetry.pending", "up_down_counter", "{record}", "Records that wait, by lane or destination"
     ),
+    SelfMetric(
+        "telemetry.displaced",
+        "counter",
+        "{segment}",
+        "Audit segments that the journal's folder refused, by place",
+    ),
 )
 
 
@@ -198,8 +204,12 @@ class FlushReport:
         return "\n".join([f"{'delivered' if self else 'NOT ALL DELIVERED'}{starts}", *lines])
 
 
-def observations(report: FlushReport) -> Iterator[tuple[str, float, Mapping[str, str]]]:
-    """Yield the report as measurements of SELF_METRICS: name, value, attributes."""
+def observations(
+    report: FlushReport, displaced: Mapping[str, int] | None = None
+) -> Iterator[tuple[str, float, Mapping[str, str]]]:
+    """Yield the report, and the number of displaced audit segments by place, as SELF_METRICS: name, value, attributes."""
+    for place in ("fallback", "memory") if displaced is not None else ():
+        yield "telemetry.displaced", (displaced or {}).get(place, 0), {"place": place}
     for lane in report.lanes:
         where = {"lane": lane.lane, "type": lane.type}
         yield "telemetry.emitted", lane.emitted, where

@@ -33,6 +33,8 @@ _CURES = {
     "queue_full": "it takes less than it is sent; route less to it",
 }
 
+_PARKED = "; refused audit events are parked: hft-otel audit show --parked"
+
 
 def say(message: str) -> None:
     """Write one line to stderr; never raises, and gives up after a fifth of a second where nobody reads."""
@@ -66,10 +68,10 @@ class _Lines(NamedTuple):
 
 @dataclass(slots=True)
 class _Trouble:
-    """Something that goes wrong at the moment: when it was last seen, and whether anything was said about it."""
+    """Something that goes wrong at the moment: when it was last seen, and what was said about it, if anything."""
 
     seen: float
-    said: bool = False
+    said: str = ""
 
 
 class Notices:
@@ -121,6 +123,7 @@ class Notices:
             place, reason = key
             grown, self._lost[key] = total > self._lost[key], total
             hint = _CURES.get(reason) or _last_error(outboxes, place)
+            hint += _PARKED if any(box.parks for box in outboxes if box.name == place) else ""
             losing = f"losing records at {place} ({reason}): {total} so far" + (f"; {hint}" if hint else "")
             over = f"no longer losing records at {place} ({reason}): {total} lost in all"
             self._notice(key, grown, _Lines(losing, f"still {losing}", over), now, _QUIET)
@@ -129,11 +132,10 @@ class Notices:
             begins = f"{box.name} has a problem: {problem}; records wait, or are dropped and counted"
             self._notice(box, bool(problem), _Lines(begins, "", f"{box.name} has recovered"), now)
         problem = self._journal_problem()
-        begins = f"the audit journal has a problem: {problem}; audit events are kept in memory only"
-        self._notice("journal", bool(problem), _Lines(begins, "", "the audit journal has recovered"), now)
+        begins = f"the audit journal has a problem: {problem}"
+        self._notice("journal", bool(problem), _Lines(begins, begins, "the audit journal has recovered"), now)
         problem = self._trail_problem()
-        begins = f"{problem}; segments wait on the disk until it can"
-        self._notice("trail", bool(problem), _Lines(begins, "", "the audit trail has recovered"), now)
+        self._notice("trail", bool(problem), _Lines(problem, "", "the audit trail has recovered"), now)
         problem = self._worker_problem()
         begins = f"the worker has a bug: {problem}; it goes on, please report this"
         self._notice("worker", bool(problem), _Lines(begins, "", ""), now)
@@ -145,9 +147,9 @@ class Notices:
             trouble = trouble or self._troubles.setdefault(key, _Trouble(now))
             trouble.seen = now
             line = lines.goes_on if trouble.said else lines.begins
-            if line and now - self._last_said.get(key, float("-inf")) >= _REPEAT:
+            if line and line != trouble.said and now - self._last_said.get(key, float("-inf")) >= _REPEAT:
                 self._last_said[key] = now
-                trouble.said = True
+                trouble.said = line
                 self._out(line)
         elif trouble is not None and now - trouble.seen >= quiet:
             del self._troubles[key]

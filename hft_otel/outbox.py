@@ -56,6 +56,10 @@ class Outbox:
         """Seconds for which the worker may still wait for space here; kept by the worker."""
         self.audits_offered = 0
         """Audit events that were queued here so far; kept by who reads the journal."""
+        self.refused: dict[str, Rejected] = {}
+        """Audit events that were refused for good, by identity, until who reads the journal has parked them."""
+        self.parks = 0
+        """How many of them there were."""
         self.closed = threading.Event()
         self._consult = type(destination).should_handle is not Destination.should_handle
         self._queue: deque[LogRecord] = deque()
@@ -171,7 +175,7 @@ class Outbox:
             if reason is None:
                 self.tallies.decline(record.log_type)
             else:
-                self.tallies.drop(record.log_type, reason)
+                self._drop(Rejected(record, reason, self.problem))
         self._in_flight = 0
 
     def _attempt(self, part: list[LogRecord], started: float) -> list[list[LogRecord]]:
@@ -191,7 +195,7 @@ class Outbox:
             if len(part) > 1:  # find the record that makes it raise
                 middle = len(part) // 2
                 return [part[:middle], part[middle:]]
-            self._settle(part, [Rejected(record, "destination_raised") for record in part])
+            self._settle(part, [Rejected(record, "destination_raised", self.problem) for record in part])
             return []
         self.problem, self._backoff = "", _FIRST_BACKOFF
         self._settle(part, rejected)
@@ -229,18 +233,25 @@ class Outbox:
     def _settle(self, batch: Sequence[LogRecord], rejected: Sequence[Rejected]) -> None:
         """Count a batch as delivered, but for those rejected."""
         if rejected:
-            reasons = {id(item.record): item.reason for item in rejected}
+            refused = {id(item.record): item for item in rejected}
             for record in batch:
-                reason = reasons.get(id(record))
-                if reason is None:
+                item = refused.get(id(record))
+                if item is None:
                     self.tallies.deliver(record.log_type)
                 else:
-                    self.tallies.drop(record.log_type, reason)
+                    self._drop(item)
         else:
             for kind, number in Counter([record.log_type for record in batch]).items():
                 self.tallies.deliver(kind, number)
         self._in_flight -= len(batch)
         self.last_progress = time.monotonic()
+
+    def _drop(self, item: Rejected) -> None:
+        """Count a record as dropped; an audit event is there to be parked before it counts as settled."""
+        if item.record.audit_id is not None:
+            self.refused[item.record.audit_id] = item
+            self.parks += 1
+        self.tallies.drop(item.record.log_type, item.reason)
 
     def _give_up(self, batch: list[LogRecord], reason: str, started: float) -> list[LogRecord]:
         """Drop what was retried long enough; audit events never are."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from .audit.exported import Outgoing, anchor_record, not_exported, note_exported
+from .audit.parked import Parking
+from .audit.reading import last_kept
 from .audit.trail import Keeping, make_trail
 from .audit_feed import AuditReader
 from .lane_feed import SharedLaneReader
 from .lanes.intake import Pipeline
-from .lanes.journal import Stream
-from .lanes.remote import RemoteIntake
+from .lanes.journal import Journal, Stream
+from .lanes.remote import RemoteIntake, RemoteJournal
 from .lanes.room import Cursor
 from .ledger import LaneSums
 from .outbox import Outbox
@@ -51,6 +56,8 @@ class Recovery:
     def __init__(self, routes: Routes) -> None:
         self.keeping: Keeping | None = None
         """How the trails of what was found are kept on."""
+        self._outgoing = Outgoing()
+        self._resend: Callable[[], None] | None = None
         self._routes = routes
         self._left: list[_Left] = []
         self._done: list[LaneSums] = []
@@ -64,6 +71,13 @@ class Recovery:
         """The lanes that there are of text and measurements."""
         return [lane for left in self._left for lane in left.lanes]
 
+    def begin(self, journal: Journal | RemoteJournal, pipeline: Pipeline) -> None:
+        """Read what dead processes left in the folders of this journal, and send again what has not left for good."""
+        self.add_journals(journal.abandoned(), pipeline)
+        if self.keeping is not None and self.keeping.days:
+            folders = [folder.parent for folder in journal.stream_folders]
+            self._resend = partial(self._send_again, folders, journal.stream, pipeline)
+
     def add_journals(self, found: Iterable[Stream], pipeline: Pipeline) -> None:
         """Read the journals that were found."""
         for stream in found:
@@ -74,6 +88,16 @@ class Recovery:
             start = Cursor(stream.segments[0], offset)
             audits = self._audits(stream.folder, start, seq, stream.retire, pipeline)
             self._left.append(_Left(audits, (), stream.close))
+
+    def _send_again(self, folders: Sequence[Path], own: str, pipeline: Pipeline) -> None:
+        """Have the anchors leave that did not before their processes ended."""
+        for anchor in not_exported(folders, own):
+            event = last_kept(folders[0], anchor.stream) or anchor_record(anchor, ())
+            found, via = self._routes.find_for_audit(
+                pipeline.number, event
+            )  # who wanted that wants its anchor
+            boxes = [box for box in found if box.destination.keeps_anchors]
+            self._outgoing.send(anchor, via, boxes, partial(note_exported, folders[0]))
 
     def adopt(self, intake: RemoteIntake, pipeline: Pipeline) -> None:
         """Read the lanes that a process left, and its journal."""
@@ -112,6 +136,8 @@ class Recovery:
 
         audits = AuditReader("recovered", folder.name, start, seq, decode, retire)
         audits.keep(make_trail(folder.parent, folder.name, self.keeping))
+        audits.parking = Parking(folder.parent, folder.name)
+        audits.outgoing = self._outgoing
         audits.add(self._routes.outboxes.values())
         return audits
 
@@ -127,7 +153,13 @@ class Recovery:
 
     def turn(self) -> int:
         """Read on in the journals; return how many events moved."""
-        return sum(left.audits.turn() for left in self._left)
+        moved = sum(left.audits.turn() for left in self._left)
+        if self._resend is not None:
+            resend, self._resend = self._resend, None
+            with suppress(OSError):  # the next start tries again
+                resend()
+        self._outgoing.turn()
+        return moved
 
     def settle(self, outboxes: Collection[Outbox]) -> None:
         """Give back what the outboxes have settled, and remove what is settled as a whole."""

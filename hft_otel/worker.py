@@ -17,6 +17,7 @@ from contextlib import suppress
 from itertools import chain
 from queue import Empty, SimpleQueue
 
+from .audit.parked import Parking
 from .audit.trail import Keeping, make_trail
 from .audit_feed import AuditReader
 from .handover import hand_over
@@ -95,11 +96,12 @@ class Worker:
         """Keep a trail of all audit events that are read here; before the first `add`."""
         journal = self._intake.journal
         self._audits.keep(make_trail(journal.stream_folder.parent, journal.stream, keeping))
+        self._audits.parking = Parking(journal.stream_folder.parent, journal.stream)
         self._recovered.keeping = keeping
         if keeping.group_interval:
             room, cursor = self._intake.audit, self._audits.cursor
             self._flusher = Flusher(
-                DiskSync(lambda: journal.stream_folder),
+                DiskSync(lambda: journal.stream_folders),
                 keeping.group_interval,
                 lambda: room.position,
                 lambda: cursor.segment.index,
@@ -116,7 +118,7 @@ class Worker:
         with self._lock:
             self._audits.add(self._routes.add(pipeline))
             if len(self._routes.pipelines) == 1:
-                self._recovered.add_journals(self._intake.journal.abandoned(), pipeline)
+                self._recovered.begin(self._intake.journal, pipeline)
 
     def adopt(self, intake: RemoteIntake) -> None:
         """Deliver also what a dead process left in its lanes; its records follow the first pipeline's rules."""
@@ -209,7 +211,7 @@ class Worker:
 
     def observe(self) -> Iterator[tuple[str, float, Mapping[str, str]]]:
         """Yield the counters as measurements of ledger.SELF_METRICS."""
-        yield from observations(self.report())
+        yield from observations(self.report(), self._intake.journal.displaced)
 
     def _lane(
         self, room: Room | RemoteRoom, log_type: LogType, decode: Callable[[bytes], tuple[int, LogRecord]]

@@ -24,6 +24,7 @@ from ..config import (
 from ..record import LogType
 from ..router import Rule
 from .components import with_component
+from .folders import check_folders
 from .instruments import check_instruments, idle_instruments
 from .place import Place, quoted
 from .rules import check_rules, targets
@@ -52,8 +53,9 @@ OF_SIGNAL = {"logs": {LogType.TEXT, LogType.AUDIT}, "metrics": {LogType.METRIC},
 
 def takes(backend: BackendConfig) -> frozenset[LogType]:
     """Return the types that a backend can take."""
-    if isinstance(backend, OtlpConfig) and backend.via == "collector":
-        return frozenset[LogType]().union(*(OF_SIGNAL[signal] for signal in backend.signals))
+    if isinstance(backend, OtlpConfig):
+        kinds = frozenset[LogType]().union(*(OF_SIGNAL[signal] for signal in backend.signals))
+        return kinds if backend.audit_signals else kinds - {LogType.AUDIT}
     return TAKES.get(type(backend), ALL)
 
 
@@ -74,6 +76,7 @@ def check(config: LogConfig, place: Place) -> list[str]:
         raise (place / "environment").error("is empty", "name the environment, such as dev or prod")
     for name in GROUPS:
         check_fields(getattr(config, name), place / name)
+    check_folders(config, place)
     check_instruments(config.instruments, place / "instruments")
     config = replace(config, backends=_check_backends(config, place / "backends"))
     check_rules(config.routing_rules, config.backends, place / "routing_rules")
@@ -85,7 +88,7 @@ def check(config: LogConfig, place: Place) -> list[str]:
         rules = here if component.routing_rules is not None else place
         check_rules(view.routing_rules, view.backends, rules / "routing_rules")
     idle = (*_idle_rules(config), *_idle_backends(config), *idle_instruments(config))
-    return [*idle, *_lost_audit(config)]
+    return [*idle, *_lost_audit(config), *_half_audit(config)]
 
 
 def _check_backends(config: LogConfig, place: Place) -> dict[str, BackendConfig]:
@@ -159,6 +162,7 @@ def _need_url(backend: BackendConfig, key: str, place: Place, *, scheme: str = "
 def _need_otlp(backend: BackendConfig, place: Place) -> None:
     if not isinstance(backend, OtlpConfig):
         return
+    _check_audits(backend, place / "config" / "audits")
     collected = backend.via == "collector"
     for key in ("endpoint", "audit_endpoint"):
         value = getattr(backend, key)
@@ -169,6 +173,18 @@ def _need_otlp(backend: BackendConfig, place: Place) -> None:
                 "is for the way to the Collector only", "leave it out here; endpoint takes audits too"
             )
         _need_url(backend, key, place, scheme="http://" if backend.protocol == "grpc" else "")
+
+
+def _check_audits(backend: OtlpConfig, place: Place) -> None:
+    """Raise ConfigError where the forms of audit events are none, or none that leaves here."""
+    everything = set(backend.audits) == {"logs", "traces"}
+    if not backend.audits:
+        raise place.error("is empty", "name logs, traces or both; routing_rules say who gets no AUDIT at all")
+    if backend.via == "collector" and not everything:
+        raise place.error("is for the way to the Collector only", "leave it out here, and use signals")
+    left_out = [signal for signal in backend.audits if signal not in backend.signals]
+    if left_out and not everything:
+        raise place.error(f"names {left_out[0]}, which signals leaves out", f"add {left_out[0]} to signals")
 
 
 def _need_file(backend: BackendConfig, place: Place) -> None:
@@ -248,3 +264,16 @@ def _lost_audit(config: LogConfig) -> Iterator[str]:
                 if name in enabled and LogType.AUDIT in takes(enabled[name]):
                     return
     yield "AUDIT goes nowhere: enable a file, elasticsearch or otlp backend"
+
+
+def _half_audit(config: LogConfig) -> Iterator[str]:
+    """Say which backends behind the Collector get no AUDIT, as it does not leave in the form that they take."""
+    ways = (each for each in config.backends.values() if isinstance(each, OtlpConfig))
+    way = next((each for each in ways if each.enabled and each.via == "sdk"), None)
+    for name, backend in config.backends.items() if way is not None else ():
+        if not backend.enabled or _via(backend) != "collector" or LogType.AUDIT not in takes(backend):
+            continue
+        forms = backend.audit_signals if isinstance(backend, OtlpConfig) else ("logs",)
+        if way is not None and not set(forms) & set(way.audit_signals):
+            leaves = " and ".join(way.audit_signals) or "nothing"
+            yield f"backend {name} gets no AUDIT: it takes {' and '.join(forms)}, and audits leave as {leaves}"

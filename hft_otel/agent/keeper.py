@@ -27,7 +27,7 @@ from ..notices import Notices, say
 from . import spawn
 from .remote import AgentRouter
 from .service import Service
-from .wire import PROTOCOL, Ask, Channel, Flush, Flushed, Gone, Hello, Ready, Refused, Serve
+from .wire import PROTOCOL, Ask, Channel, Flush, Flushed, Gone, Hello, Ready, Refused, Serve, Trouble
 
 __all__ = ["Keeper"]
 
@@ -72,11 +72,13 @@ class Keeper:
         self._intake = intake
         self._options = options
         self._take_over = take_over
-        self._notices = Notices(FlushReport.nothing, list, lambda: intake.journal.problem)
+        self._notices = Notices(FlushReport.nothing, list, lambda: intake.problem)
         self._start_agent = start
         self._served: list[Serve] = []
         self._told = 0
         """How many of `_served` the agent was told."""
+        self._told_problem = ""
+        """What it was told last of the journal."""
         self._requests: dict[int, _Request] = {}
         self._asked: deque[_Request] = deque()
         self._numbers = itertools.count(1)
@@ -118,9 +120,9 @@ class Keeper:
         self._alert()
 
     def wake(self) -> None:
-        """See to the journal's next segments, if they are what is short; the agent looks at the lanes by itself."""
+        """See to the journal, if its segments are what is short, or a problem is new; the agent looks at the lanes by itself."""
         journal = self._intake.journal
-        if len(journal.supply) < journal.spare:
+        if len(journal.supply) < journal.spare or bool(self._intake.problem) != self._troubled:
             self._alert()
 
     def flush(self, timeout: float) -> FlushReport:
@@ -237,8 +239,9 @@ class Keeper:
         journal = self._intake.journal
         if journal.left or len(journal.supply) < journal.spare:  # little work, and only where there is some
             journal.replenish()
-        if journal.problem or self._troubled:
-            self._troubled = bool(journal.problem)
+        problem = self._intake.problem
+        if problem or self._troubled:
+            self._troubled = bool(problem)
             self._notices.look()
         if channel is not None:
             self._talk(channel, hears=channel in heard)
@@ -250,7 +253,7 @@ class Keeper:
             return 0.02
         if self._channel is None and self.stand_in is None:
             return max(self._start_at - time.monotonic(), 0.0)
-        return _RETRY if self._intake.journal.problem else None
+        return _RETRY if self._intake.problem else None
 
     def _talk(self, channel: Channel, *, hears: bool) -> None:
         try:
@@ -275,6 +278,9 @@ class Keeper:
         while self._told < len(self._served):
             channel.send(self._served[self._told])
             self._told += 1
+        if self._told_problem != (problem := self._intake.problem):
+            channel.send(Trouble(problem))
+            self._told_problem = problem
         while self._asked:
             request = self._asked.popleft()
             self._requests[request.flush.number] = request
@@ -294,7 +300,7 @@ class Keeper:
         try:
             self.pid, self._channel = self._start_agent(self._options)
             self._started_at = time.monotonic()
-            self._ready, self._told = False, 0
+            self._ready, self._told, self._told_problem = False, 0, ""
             self._channel.send(self._hello())
             self._tell(self._channel)
         except spawn.CannotStart as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..building import Builder
 from .service import Service, Unbuilt
 from .status import Pulse
-from .wire import PROTOCOL, Ask, Channel, Flush, Flushed, Gone, Hello, Ready, Refused, Serve
+from .wire import PROTOCOL, Ask, Channel, Flush, Flushed, Gone, Hello, Ready, Refused, Serve, Trouble
 
 __all__ = ["Agent", "run"]
 
@@ -104,6 +104,8 @@ class Agent:
             for message in channel.receive():
                 if isinstance(message, Serve):
                     self._serve(channel, message)
+                elif isinstance(message, Trouble):
+                    self._service.told = message.problem
                 elif isinstance(message, Flush):
                     name = f"hft-otel-flush-{message.number}"
                     threading.Thread(

@@ -62,6 +62,8 @@ class Service:
         self._builder = builder
         self._notices = watching(self.worker, lambda: intake.problem)
         self._pipelines: dict[int, Pipeline] = {}
+        self.told = ""
+        """What the trading process said last of where its audit events are written; empty while all is well."""
         self._started = False
 
     @classmethod
@@ -98,7 +100,7 @@ class Service:
         for folder in streams.others(own.stream_folder.parent, own.stream_folder.name):
             with contextlib.suppress(OSError, BadSegment):
                 page = ControlPage.load(folder / CONTROL)
-                same = Path(page.text).parent == own.journal.stream_folder.parent
+                same = [Path(each).parent for each in page.journals[:1]] == [own.journal.stream_folder.parent]
                 page.close()
                 lock = streams.try_lock(folder) if same else None
                 if lock is not None:  # its process is gone
@@ -130,7 +132,7 @@ class Service:
             lag=self.worker.lag,
             fill=lambda lane: fill.get(lane, 0.0),
             problem_of=lambda name: _problem(boxes.get(name)),
-            problems=(self.worker.problem, self.intake.problem),
+            problems=(self.worker.problem, self.worker.trail_problem, self.intake.problem, self.told),
         )
 
     def writer_gone(self) -> None:

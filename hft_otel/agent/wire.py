@@ -32,9 +32,10 @@ __all__ = [
     "Ready",
     "Refused",
     "Serve",
+    "Trouble",
 ]
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Goes up with every change of what is said here."""
 _LENGTH = 4
 _LONGEST = 64 * 1024 * 1024
@@ -75,6 +76,12 @@ class Flush(msgspec.Struct, tag=True, frozen=True):
     deadline: float
 
 
+class Trouble(msgspec.Struct, tag=True, frozen=True):
+    """What is wrong at the moment where audit events are written, for the status; empty once it is over."""
+
+    problem: str
+
+
 class Ask(msgspec.Struct, tag=True, frozen=True):
     """Note in the control page up to where frames are whole (`Intake.publish`)."""
 
@@ -98,7 +105,7 @@ class Flushed(msgspec.Struct, tag=True, frozen=True):
     report: FlushReport
 
 
-Order = Hello | Serve | Flush
+Order = Hello | Serve | Flush | Trouble
 Answer = Ask | Ready | Refused | Flushed
 
 _encode = msgspec.msgpack.Encoder().encode

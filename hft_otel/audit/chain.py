@@ -10,6 +10,7 @@ file can write a fitting one, which is why anchors also leave the machine.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "Head",
     "TornLine",
     "kept_name",
+    "last_line",
     "read_lines",
     "to_line",
     "trail_folder",
@@ -36,6 +38,8 @@ __all__ = [
 ENTRIES = "chain.jsonl"
 ANCHORS = "anchors.jsonl"
 _CHECK = 16
+_TAIL = 4096
+"""Bytes at the end of a file that hold its last line."""
 
 
 class BadLine(ValueError):
@@ -129,6 +133,21 @@ def read_lines(path: Path, kind: type[_L]) -> Iterator[_L | BadLine]:
             yield line
     if torn:
         yield TornLine(f"{path.name}:{len(whole) + 1}: it ends in the middle of a line")
+
+
+def last_line(path: Path, kind: type[_L]) -> _L | None:
+    """Return the last whole line of a file if it is one of ours; None also where there is no file. Raises OSError."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - _TAIL, 0))
+        *whole, _ = file.read().split(b"\n")
+    try:
+        line = msgspec.json.decode(whole[-1], type=kind) if whole else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return line if line is not None and to_line(line) == whole[-1] + b"\n" else None
 
 
 def trail_folder(folder: Path, stream: str) -> Path:

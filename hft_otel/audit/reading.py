@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
@@ -14,8 +14,17 @@ from ..lanes.streams import DAMAGED, TRAIL
 from ..record import LogRecord
 from ..redaction import Redactor
 from ..unpack import Unpacker
+from .chain import trail_folder
 
-__all__ = ["SegmentFile", "StreamFiles", "bodies", "find_streams", "read_events", "segments_of"]
+__all__ = [
+    "SegmentFile",
+    "StreamFiles",
+    "bodies",
+    "find_streams",
+    "last_kept",
+    "read_events",
+    "segments_of",
+]
 
 _SLICE = 1024
 
@@ -25,7 +34,7 @@ class StreamFiles(NamedTuple):
 
     name: str
     trail: Path | None
-    live: Path | None
+    live: tuple[Path, ...]
 
 
 class SegmentFile(NamedTuple):
@@ -39,22 +48,27 @@ class SegmentFile(NamedTuple):
     problem: str = ""
 
 
-def find_streams(folder: Path) -> list[StreamFiles]:
-    """Return the streams in a journal's folder, or the one whose folder it is; raises OSError."""
+def find_streams(folder: Path, fallback: Path | None = None) -> list[StreamFiles]:
+    """Return the streams in a journal's folder, or the one whose folder it is; raises OSError.
+
+    `fallback` is the journal's fallback folder, where events may wait that the folder would not take.
+    """
+    folders = [folder, *((fallback,) if fallback is not None else ())]
     if folder.name.endswith(TRAIL):
-        return [_stream(folder.parent, folder.name.removesuffix(TRAIL))]
+        return [_stream([folder.parent, *folders[1:]], folder.name.removesuffix(TRAIL))]
     names = {
         path.name.removesuffix(TRAIL).removesuffix(DAMAGED)
-        for path in folder.iterdir()
+        for each in folders
+        for path in each.iterdir()
         if path.is_dir() and not path.name.startswith(".")
     }
-    return [_stream(folder, name) for name in sorted(names)]
+    return [_stream(folders, name) for name in sorted(names)]
 
 
-def _stream(folder: Path, name: str) -> StreamFiles:
-    trail = folder / f"{name}{TRAIL}"
-    live = next((path for path in (folder / name, folder / f"{name}{DAMAGED}") if path.is_dir()), None)
-    return StreamFiles(name, trail if trail.is_dir() else None, live)
+def _stream(folders: Sequence[Path], name: str) -> StreamFiles:
+    trail = folders[0] / f"{name}{TRAIL}"
+    live = (path for folder in folders for path in (folder / name, folder / f"{name}{DAMAGED}"))
+    return StreamFiles(name, trail if trail.is_dir() else None, tuple(path for path in live if path.is_dir()))
 
 
 def segments_of(stream: StreamFiles) -> list[SegmentFile]:
@@ -62,7 +76,7 @@ def segments_of(stream: StreamFiles) -> list[SegmentFile]:
 
     Live ones are looked at first: what is settled meanwhile is kept before it is removed, so that nothing is missed.
     """
-    live = [] if stream.live is None else list(_read(sorted(stream.live.glob("*.seg")), is_kept=False))
+    live = list(_read((path for folder in stream.live for path in folder.glob("*.seg")), is_kept=False))
     kept = [] if stream.trail is None else list(_read(sorted(stream.trail.glob("*.seg")), is_kept=True))
     found = {each.first_seq: each for each in kept}
     following = max((each.first_seq + _count(each) for each in kept), default=0)
@@ -117,9 +131,21 @@ def _frame_size(body: bytes, data: bytes, position: int) -> int:
     return len(body) + {0xC4: 2, 0xC5: 3, 0xC6: 5}[data[position]]
 
 
-def read_events(folder: Path) -> Iterator[LogRecord]:
+def read_events(folder: Path, fallback: Path | None = None) -> Iterator[LogRecord]:
     """Yield all audit events that can be read, by time; those of one stream stay in their order. Raises OSError."""
-    return heapq.merge(*map(_events, find_streams(folder)), key=attrgetter("time_ns"))
+    return heapq.merge(*map(_events, find_streams(folder, fallback)), key=attrgetter("time_ns"))
+
+
+def last_kept(folder: Path, stream: str) -> LogRecord | None:
+    """Return the last event that is kept of a stream and can be read. Raises OSError."""
+    unpacker = Unpacker(lambda number: Redactor(()))
+    found = None
+    for path in sorted(trail_folder(folder, stream).glob("*.seg"))[-1:]:
+        first = int(path.stem) if path.stem.isdecimal() else 0
+        for seq, (body, _) in enumerate(bodies(path.read_bytes()), first):
+            with suppress(Exception):  # torn or changed; `verify` is who says so
+                _, found = unpacker.audit(body, f"{stream}-{seq}")
+    return found
 
 
 def _events(stream: StreamFiles) -> Iterator[LogRecord]:

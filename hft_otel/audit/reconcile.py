@@ -39,13 +39,13 @@ class Reconciled:
     """Identities that arrived and are not here (any more): removed by retention, or none of ours."""
 
 
-def reconcile(folder: Path, arrived: Iterable[str]) -> list[Reconciled]:
+def reconcile(folder: Path, arrived: Iterable[str], fallback: Path | None = None) -> list[Reconciled]:
     """Return per stream what became of its events; `arrived` are the identities that the destination has.
 
     Raises OSError, and what `arrived` raises. Identities of streams that are not in the folder are left out.
     """
     # The trail first: what is written after this look is not looked for.
-    written = {stream.name: list(_written(stream)) for stream in find_streams(folder)}
+    written = {stream.name: list(_written(stream)) for stream in find_streams(folder, fallback)}
     counts: dict[str, Counter[int]] = {name: Counter() for name in written}
     for identity in arrived:
         name, _, seq = identity.rpartition("-")

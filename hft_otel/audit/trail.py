@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ..config import JournalConfig
 from ..lanes.segment import HEADER_SIZE, Header, Segment, pack_header
 from .chain import ANCHORS, ENTRIES, Anchor, Entry, Head, kept_name, read_lines, to_line, trail_folder
+from .exported import note_exported
 from .files import append, mend, store
 from .retention import prune
 
@@ -34,12 +35,15 @@ class Keeping(NamedTuple):
     anchor_interval: float
     group_interval: float = 0.0
     """Seconds between two looks at what is to be put on the disk; 0 leaves that to the kernel, or to the callers."""
+    fallback: Path | None = None
+    """Where else than in the journal's folder there may be something of a stream."""
 
     @classmethod
     def of(cls, config: JournalConfig) -> Keeping:
         """Return what a configuration says."""
         group = config.group_interval_ms / 1000 if config.durability == "group" else 0.0
-        return cls(config.keep_days, int(config.keep_mb * _MB), config.anchor_interval, group)
+        fallback = Path(config.fallback_folder).absolute() if config.fallback_folder else None
+        return cls(config.keep_days, int(config.keep_mb * _MB), config.anchor_interval, group, fallback)
 
 
 class NoTrail:
@@ -63,6 +67,9 @@ class NoTrail:
     def due(self, *, final: bool = False) -> list[Anchor]:
         """Return no anchors."""
         return []
+
+    def exported(self, anchor: Anchor) -> None:
+        """Do nothing."""
 
     def finish(self, segment: Segment, end: int, *, settled: bool) -> bool:
         """Say that the stream may go if it is settled."""
@@ -140,8 +147,12 @@ class Trail(NoTrail):
         self._sealed[segment] = entry
 
     def release(self, retire: Callable[[Segment], None], segment: Segment) -> None:
-        """Keep a copy of a segment that is settled everywhere, then let go of it; later, where the disk refuses now."""
-        if not self._keep(segment) and segment.path is not None:
+        """Keep a copy of a segment that is settled everywhere, then let go of it; later, where the disk refuses now.
+
+        In order, and after its line in the chain: after a kill the next start goes on at the first that is left.
+        """
+        waits = bool(self._waiting or self._unwritten) and segment.path is not None
+        if (waits or not self._keep(segment)) and segment.path is not None:
             self._waiting.append((retire, segment))
             return
         self._sealed.pop(segment, None)
@@ -160,6 +171,11 @@ class Trail(NoTrail):
             self._anchor_at = now + self._keeping.anchor_interval
             found += self._anchor()
         return found
+
+    def exported(self, anchor: Anchor) -> None:
+        """Note that everybody has the anchor who is to have it; only where it stands in its file by now."""
+        if not self._unwritten:
+            note_exported(self.folder.parent, anchor)
 
     def finish(self, segment: Segment, end: int, *, settled: bool) -> bool:
         """End with this segment, read up to `end`; say whether the stream may go: all is settled, and kept."""
@@ -186,7 +202,8 @@ class Trail(NoTrail):
 
     def _prune(self) -> list[Anchor]:
         try:
-            anchors = prune(self.folder.parent, self._keeping.days * _DAY, self._keeping.max_bytes)
+            keeping = self._keeping
+            anchors = prune(self.folder.parent, keeping.days * _DAY, keeping.max_bytes, keeping.fallback)
         except OSError as error:
             self._refused(error)
             return []
@@ -214,10 +231,11 @@ class Trail(NoTrail):
         self._write_waiting()
 
     def _retry(self) -> None:
+        self._write_waiting()
         waiting, self._waiting = self._waiting, []
         for retire, segment in waiting:
             self.release(retire, segment)
-        self._write_waiting()
+        self._note_recovered()
 
     def _write_waiting(self) -> None:
         """Append the lines that are not in their files yet, in order."""
@@ -230,11 +248,14 @@ class Trail(NoTrail):
         except OSError as error:
             self._refused(error)
             return
-        if not self._waiting and self.problem.startswith(_REFUSED):
+        self._note_recovered()
+
+    def _note_recovered(self) -> None:
+        if not self._waiting and not self._unwritten and self.problem.startswith(_REFUSED):
             self.problem = ""
 
     def _refused(self, error: OSError) -> None:
-        self.problem = f"{_REFUSED} {self.folder}: {error}"
+        self.problem = f"{_REFUSED} {self.folder}: {error}; segments wait on the disk until it can"
         self._retry_at = time.monotonic() + _RETRY_AFTER
 
 

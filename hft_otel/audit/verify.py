@@ -10,6 +10,7 @@ from typing import TypeVar
 from ..lanes.frames import unseal_audit
 from ..lanes.segment import HEADER_SIZE, Header, pack_header
 from .chain import ANCHORS, ENTRIES, Anchor, Entry, Head, TornLine, kept_name, read_lines
+from .exported import EXPORTED
 from .reading import SegmentFile, StreamFiles, bodies, find_streams, segments_of
 
 __all__ = ["Verdict", "verify"]
@@ -39,18 +40,26 @@ class Verdict:
         return not self.problems
 
 
-def verify(folder: Path, outside: Iterable[Anchor] | None = None) -> list[Verdict]:
-    """Return a verdict per stream of a journal's folder; also for those that only the anchors know. Raises OSError."""
+def verify(
+    folder: Path, outside: Iterable[Anchor] | None = None, fallback: Path | None = None
+) -> list[Verdict]:
+    """Return a verdict per stream of a journal's folders; also for those that only the anchors know. Raises OSError."""
     known: dict[str, list[Anchor]] = {}
     for anchor in outside or ():
         known.setdefault(anchor.stream, []).append(anchor)
-    streams = find_streams(folder)
+    streams = find_streams(folder, fallback)
     verdicts = [
         _Check(stream, known.pop(stream.name, ()), strict=outside is not None).verdict() for stream in streams
     ]
     verdicts = [each for each in verdicts if each.events or each.removed or each.problems]
     for name, anchors in known.items():
         last = max(anchor.seq for anchor in anchors)
+        if max(anchor.kept_from for anchor in anchors) > last:
+            notes = ["retention has removed all of it, as an anchor from outside says"]
+            verdicts.append(
+                Verdict(name, removed=last + 1, anchored=last, outside=last, last=last, notes=notes)
+            )
+            continue
         text = (
             f"nothing is there of it, though {len(anchors)} anchors from outside know its events up to {last}"
         )
@@ -69,7 +78,10 @@ class _Check:
         self._strict = strict
         self._said = Verdict(stream.name)
         # In this order, since the stream may be written meanwhile: what an anchor speaks of is there after it.
+        exported = self._lines(EXPORTED, Anchor)
         anchors = self._lines(ANCHORS, Anchor)
+        if any(anchor not in anchors for anchor in exported):
+            self._problem(f"{EXPORTED} names an anchor that {ANCHORS} does not have")
         self._segments = segments_of(stream)
         self._entries = self._lines(ENTRIES, Entry)
         again = self._lines(ANCHORS, Anchor, quiet=True)
@@ -106,7 +118,7 @@ class _Check:
         for line in read_lines(self._stream.trail / name, kind):
             if isinstance(line, kind):
                 found.append(line)
-            elif not quiet and isinstance(line, TornLine) and self._stream.live is not None:
+            elif not quiet and isinstance(line, TornLine) and self._stream.live:
                 self._said.notes.append(f"{line}: it is being written, or its process was killed")
             elif not quiet:
                 self._problem(str(line))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from fnmatch import fnmatchcase
 from itertools import chain
@@ -23,20 +23,20 @@ from ..audit.verify import Verdict, verify
 from ..destinations._text import as_json as record_as_json
 from ..record import LogRecord
 
-__all__ = ["run_show", "run_verify", "time_of"]
+__all__ = ["Window", "picker", "run_show", "run_verify", "time_of", "utc"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_Window = tuple[int | None, int | None]
+Window = tuple[int | None, int | None]
 """The times to show, in nanoseconds: from the first on, before the second."""
 
 
-def run_verify(folder: Path, anchors: tuple[Path, ...], *, as_json: bool) -> int:
+def run_verify(folder: Path, fallback: Path | None, anchors: tuple[Path, ...], *, as_json: bool) -> int:
     """Print a verdict per stream; 0 where all are healthy."""
     try:
         outside = list(chain(*map(anchors_in, anchors))) if anchors else None
     except (NotJsonLines, OSError, UnicodeError) as error:
         raise click.UsageError(f"--anchors: {error}") from error
-    verdicts = verify(folder, outside)
+    verdicts = verify(folder, outside, fallback)
     if as_json:
         for verdict in verdicts:
             click.echo(msgspec.json.encode({**msgspec.to_builtins(verdict), "healthy": verdict.healthy}))
@@ -81,18 +81,16 @@ def _number(seq: int) -> str:
 
 def run_show(
     folder: Path,
+    fallback: Path | None,
     events: tuple[str, ...],
-    window: _Window,
+    window: Window,
     context: tuple[str, ...],
     limit: int | None,
     *,
     as_json: bool,
 ) -> int:
     """Print the events that are asked for; 0 where there is one."""
-    wanted = _pairs(context)
-    found: Iterable[LogRecord] = (
-        record for record in read_events(folder) if _suits(record, events, window, wanted)
-    )
+    found: Iterable[LogRecord] = filter(picker(events, window, context), read_events(folder, fallback))
     if limit is not None:
         found = deque(found, limit)
     return 0 if (_print_lines if as_json else _print_events)(found) else 1
@@ -114,7 +112,7 @@ def _print_events(found: Iterable[LogRecord]) -> int:
     for record in found:
         count += 1
         context = ", ".join(f"{key}={value}" for key, value in record.context.items())
-        cells = (_utc(record.time_ns), record.message, record.logger_name, context, record.audit_id or "")
+        cells = (utc(record.time_ns), record.message, record.logger_name, context, record.audit_id or "")
         grid.add_row(*map(escape, cells))
     out = Console()
     if count:
@@ -123,19 +121,28 @@ def _print_events(found: Iterable[LogRecord]) -> int:
     return count
 
 
-def _utc(time_ns: int) -> str:
+def utc(time_ns: int) -> str:
+    """Return a time as text, to the microsecond."""
     second, nanos = divmod(time_ns, 1_000_000_000)
     return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(second))}.{nanos // 1000:06d}"
 
 
-def _suits(record: LogRecord, events: tuple[str, ...], window: _Window, context: dict[str, str]) -> bool:
+def picker(events: tuple[str, ...], window: Window, context: tuple[str, ...]) -> Callable[[LogRecord], bool]:
+    """Return what says whether an event is asked for: by name, time and KEY=VALUE of its context."""
     since, until = window
-    return (
-        (not events or any(fnmatchcase(record.message, glob) for glob in events))
-        and (since is None or record.time_ns >= since)
-        and (until is None or record.time_ns < until)
-        and all(key in record.context and str(record.context[key]) == value for key, value in context.items())
-    )
+    wanted = _pairs(context)
+
+    def suits(record: LogRecord) -> bool:
+        return (
+            (not events or any(fnmatchcase(record.message, glob) for glob in events))
+            and (since is None or record.time_ns >= since)
+            and (until is None or record.time_ns < until)
+            and all(
+                key in record.context and str(record.context[key]) == each for key, each in wanted.items()
+            )
+        )
+
+    return suits
 
 
 def _pairs(context: tuple[str, ...]) -> dict[str, str]:

@@ -11,6 +11,10 @@ __all__ = ["audit"]
 _FOLDER = click.argument(
     "folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
+_FALLBACK = click.option(
+    "--fallback", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The journal's `fallback_folder`, where events wait that DIR would not take.",
+)  # fmt: skip
 _JSON = click.option("--json", "as_json", is_flag=True, help="One line of JSON per item instead of a table.")
 
 
@@ -30,13 +34,14 @@ def audit() -> None:
 
 @audit.command()
 @_FOLDER
+@_FALLBACK
 @click.option(
     "--anchors", multiple=True, metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Anchors that left this machine: what a Collector's file exporter wrote, or a file backend with"
     " `format: json`; may be repeated.",
 )  # fmt: skip
 @_JSON
-def verify(folder: Path, anchors: tuple[Path, ...], as_json: bool) -> None:
+def verify(folder: Path, fallback: Path | None, anchors: tuple[Path, ...], as_json: bool) -> None:
     """Prove that no event was changed, left out, added or moved, and none cut off before the last anchor.
 
     Without --anchors this holds against accidents, and against whoever could not change all of DIR; with them also
@@ -44,11 +49,12 @@ def verify(folder: Path, anchors: tuple[Path, ...], as_json: bool) -> None:
     """
     from .audit import run_verify
 
-    raise SystemExit(run_verify(folder, anchors, as_json=as_json))
+    raise SystemExit(run_verify(folder, fallback, anchors, as_json=as_json))
 
 
 @audit.command()
 @_FOLDER
+@_FALLBACK
 @click.option(
     "--against", multiple=True, required=True, metavar="FILE|elasticsearch:URL",
     help="What a Collector's file exporter wrote, or a file backend with `format: json`; or"
@@ -61,7 +67,9 @@ def verify(folder: Path, anchors: tuple[Path, ...], as_json: bool) -> None:
     help="The field of audit.id in Elasticsearch.",
 )
 @_JSON
-def reconcile(folder: Path, against: tuple[str, ...], field: str, as_json: bool) -> None:
+def reconcile(
+    folder: Path, fallback: Path | None, against: tuple[str, ...], field: str, as_json: bool
+) -> None:
     """Say which events have not arrived somewhere, and which arrived more than once.
 
     An event that a destination has not acknowledged yet is waiting, not missing. Duplicates have the same audit.id: they
@@ -72,11 +80,12 @@ def reconcile(folder: Path, against: tuple[str, ...], field: str, as_json: bool)
     """
     from .audit_arrived import run_reconcile
 
-    raise SystemExit(run_reconcile(folder, against, field, as_json=as_json))
+    raise SystemExit(run_reconcile(folder, fallback, against, field, as_json=as_json))
 
 
 @audit.command()
 @_FOLDER
+@_FALLBACK
 @click.option(
     "--event", "events", multiple=True, metavar="GLOB", help="Only events of this name; may be repeated."
 )
@@ -86,28 +95,37 @@ def reconcile(folder: Path, against: tuple[str, ...], field: str, as_json: bool)
     "--context", multiple=True, metavar="KEY=VALUE", help="Only with this context; all of them, if repeated."
 )
 @click.option("--limit", type=click.IntRange(1), help="Only the last so many.")
+@click.option(
+    "--parked", is_flag=True, help="Only those that a destination refused for good, with its reason."
+)
 @_JSON
 def show(
     folder: Path,
+    fallback: Path | None,
     events: tuple[str, ...],
     since: str | None,
     until: str | None,
     context: tuple[str, ...],
     limit: int | None,
+    parked: bool,
     as_json: bool,
 ) -> None:
     """Print the events of a trail by time, delivered ones and those that wait; --json prints as the file backend does."""
     from .audit import run_show, time_of
+    from .audit_parked import run_parked
 
     chosen = (
         None if since is None else time_of(since, "--since"),
         None if until is None else time_of(until, "--until"),
     )
-    raise SystemExit(run_show(folder, events, chosen, context, limit, as_json=as_json))
+    if parked:
+        raise SystemExit(run_parked(folder, events, chosen, context, limit, as_json=as_json))
+    raise SystemExit(run_show(folder, fallback, events, chosen, context, limit, as_json=as_json))
 
 
 @audit.command()
 @_FOLDER
+@_FALLBACK
 @click.option(
     "--to",
     required=True,
@@ -121,6 +139,7 @@ def show(
 @click.option("--stream", default="", metavar="NAME", help="Only this stream.")
 @click.option("--first", default=0, type=click.IntRange(0), help="From the event of this number on.")
 @click.option("--last", type=click.IntRange(0), help="Up to the event of this number.")
+@click.option("--parked", is_flag=True, help="Only those that a destination refused for good.")
 @click.option(
     "--timeout",
     default=60.0,
@@ -131,11 +150,13 @@ def show(
 @_JSON
 def replay(
     folder: Path,
+    fallback: Path | None,
     to: str,
     backends: tuple[str, ...],
     stream: str,
     first: int,
     last: int | None,
+    parked: bool,
     timeout: float,
     as_json: bool,
 ) -> None:
@@ -143,7 +164,8 @@ def replay(
 
     Exit status 1 where not every event was taken.
     """
-    from .audit_replay import run_replay, target
+    from .audit_replay import Chosen, run_replay, target
 
     config = target(to, backends)
-    raise SystemExit(run_replay(folder, config, stream, first, last, timeout, as_json=as_json))
+    chosen = Chosen(folder, fallback, stream, first, last, parked)
+    raise SystemExit(run_replay(chosen, config, timeout, as_json=as_json))

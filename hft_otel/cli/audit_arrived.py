@@ -22,10 +22,12 @@ _ELASTICSEARCH = "elasticsearch:"
 _SHOWN = 20
 
 
-def run_reconcile(folder: Path, against: tuple[str, ...], field: str, *, as_json: bool) -> int:
+def run_reconcile(
+    folder: Path, fallback: Path | None, against: tuple[str, ...], field: str, *, as_json: bool
+) -> int:
     """Print per stream what became of its events; 0 where none is missing."""
     try:
-        found = reconcile(folder, chain(*(_ids(each, field) for each in against)))
+        found = reconcile(folder, chain(*(_ids(each, field) for each in against)), fallback)
     except (NotJsonLines, OSError, UnicodeError) as error:
         raise click.UsageError(f"--against: {error}") from error
     if as_json:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import msgspec
 
+from ..audit.parked import read_parked
 from ..audit.reading import read_events
 from ..building import Builder, make_router
 from ..config import BackendConfig, LogConfig, OtlpConfig
@@ -20,7 +22,7 @@ from ..record import LogRecord, LogType
 from ..redaction import Redactor
 from ..routes import Routes
 
-__all__ = ["run_replay", "target"]
+__all__ = ["Chosen", "run_replay", "target"]
 
 _NAP = 0.002
 _CLOSING = 2.0
@@ -67,19 +69,32 @@ def _for_these(config: LogConfig, backends: dict[str, BackendConfig]) -> list[di
     return [rule for rule in rules if rule["backends"]]
 
 
-def run_replay(
-    folder: Path,
-    config: LogConfig,
-    stream: str,
-    first: int,
-    last: int | None,
-    timeout: float,
-    *,
-    as_json: bool,
-) -> int:
-    """Send the events of a stream from `first` to `last`; 0 where every destination has all of them."""
-    chosen = (record for record in read_events(folder) if _is_chosen(record, stream, first, last))
-    sums, number, nowhere = _send(chosen, config, timeout)
+class Chosen(NamedTuple):
+    """The events to send: of one stream if it is named, from `first` to `last`, only those that are parked or all."""
+
+    folder: Path
+    fallback: Path | None = None
+    stream: str = ""
+    first: int = 0
+    last: int | None = None
+    parked: bool = False
+
+    def events(self) -> Iterator[LogRecord]:
+        """Yield them; raises OSError."""
+        found = read_events(self.folder, self.fallback)
+        if self.parked:  # each once, whoever refused it
+            found = iter({parked.audit_id: record for parked, record in read_parked(self.folder)}.values())
+        return filter(self._has, found)
+
+    def _has(self, record: LogRecord) -> bool:
+        name, _, number = (record.audit_id or "").rpartition("-")
+        in_range = self.first <= int(number) and (self.last is None or int(number) <= self.last)
+        return (not self.stream or name == self.stream) and in_range
+
+
+def run_replay(chosen: Chosen, config: LogConfig, timeout: float, *, as_json: bool) -> int:
+    """Send the chosen events; 0 where every destination has all of them."""
+    sums, number, nowhere = _send(chosen.events(), config, timeout)
     if as_json:
         told = {"events": number, "unrouted": nowhere, "destinations": sums}
         click.echo(msgspec.json.encode(told))
@@ -92,11 +107,6 @@ def run_replay(
             left = f", {each.pending:,} not delivered in {timeout:g} s" if each.pending else ""
             click.echo(f"{each.destination}: {each.delivered:,} delivered{lost}{left}")
     return 1 if not number or nowhere or any(each.pending or each.dropped for each in sums) else 0
-
-
-def _is_chosen(record: LogRecord, stream: str, first: int, last: int | None) -> bool:
-    name, _, number = (record.audit_id or "").rpartition("-")
-    return (not stream or name == stream) and first <= int(number) and (last is None or int(number) <= last)
 
 
 def _send(

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..collector import hops, way_out
-from ..config import LogConfig
+from ..config import LogConfig, OtlpConfig
 from ..record import LogType
 from ..router import level_number
 from .routes import load, route_table, sample
@@ -42,6 +42,9 @@ def run(
         hop = ", over otlp and the Collector" if behind and decision.wanted else ""
         mark = "[green]gets it[/green]" if decision.wanted else "[dim]does not[/dim]"
         out.print(f"  {escape(decision.backend)} {mark}: {escape(decision.why)}{hop}")
+        backend = config.backends[decision.backend]
+        if isinstance(backend, OtlpConfig) and not behind and decision.wanted and log_type == LogType.AUDIT:
+            out.print(f"    leaves as  {escape(_forms(decision.backend, backend))}")
         if behind and decision.wanted:
             _print_hops(out, config, decision.backend, record.log_type)
     if record.log_type is LogType.TEXT and record.level < level_number(config.min_level, 0):
@@ -57,6 +60,15 @@ def _print_hops(out: Console, config: LogConfig, backend: str, log_type: LogType
     out.print(f"    from here  {escape(way_out(config, backend, log_type))}")
     for hop in hops(config, backend, log_type):
         out.print(f"    {hop.profile:<9}  {escape(hop.pipeline)} -> {escape(', '.join(hop.exporters))}")
+
+
+def _forms(name: str, backend: OtlpConfig) -> str:
+    """Say as what audit events leave, by which destinations."""
+    logs = f"{name}.audit" if backend.audit_endpoint else f"{name}.logs"
+    forms = {"logs": f"log record ({logs})", "traces": f"span event ({name}.traces)"}
+    left_out = [signal for signal in forms if signal not in backend.audit_signals]
+    said = " and ".join(forms[signal] for signal in backend.audit_signals)
+    return f"{said}; {left_out[0]} is left out" if left_out else said
 
 
 def _level(text: str) -> int:

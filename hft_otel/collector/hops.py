@@ -42,10 +42,14 @@ def way_out(config: LogConfig, backend: str, log_type: LogType) -> str:
     )
     signals = _signals(config, backend)
     parts = [signal for signal, types in OF_SIGNAL.items() if signal in signals and log_type in types]
+    if log_type is LogType.AUDIT:
+        parts = [signal for signal in parts if signal in otlp.audit_signals]
     endpoint = otlp.endpoint
     if log_type is LogType.AUDIT and otlp.audit_endpoint:
         parts = ["audit" if signal == "logs" else signal for signal in parts]
         endpoint = otlp.audit_endpoint
+    if not parts:
+        return "nothing: its form is left out by audits of the otlp backend"
     return f"{' and '.join(f'{name}.{part}' for part in parts)}, {endpoint}"
 
 

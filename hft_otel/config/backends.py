@@ -103,6 +103,17 @@ class OtlpConfig(BackendConfig):
     retry_for: Annotated[float, Meta(ge=0, le=31_536_000)] = 300.0
     """Seconds to go on retrying a batch of TEXT or METRIC records; AUDIT is retried without end."""
     via: Via = "sdk"
+    audits: list[Annotated[str, OneOf(("logs", "traces"))]] = field(
+        default_factory=lambda: ["logs", "traces"]
+    )
+    """As what AUDIT leaves, of those signals: log records with an event name, spans with a span event, or both."""
+
+    @property
+    def audit_signals(self) -> tuple[str, ...]:
+        """The signals that audit events leave as; none where they do not leave here."""
+        return tuple(
+            signal for signal in ("logs", "traces") if signal in self.signals and signal in self.audits
+        )
 
 
 @dataclass(repr=False)

@@ -53,6 +53,8 @@ class JournalConfig(Guarded):
     """How much of that there may be in the folder, in MiB; beyond it the oldest goes."""
     anchor_interval: Seconds = 60.0
     """Seconds between two anchors of the chain, each of which proves all that came before it."""
+    fallback_folder: str | None = None
+    """Where the next segments go while `folder` is full or cannot be written; best on another disk."""
 
 
 @dataclass(repr=False)

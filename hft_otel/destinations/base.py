@@ -15,10 +15,11 @@ ALL_TYPES = frozenset(LogType)
 
 
 class Rejected(NamedTuple):
-    """A record that will never be delivered here, and why (a short reason in snake_case, the key of a counter)."""
+    """A record that will never be delivered here, and why: a counter's key in snake_case, and what the other side said."""
 
     record: LogRecord
     reason: str
+    detail: str = ""
 
 
 class RetryLater(Exception):

@@ -78,18 +78,23 @@ def otlp_destinations(
 ) -> list[Destination]:
     """Return a destination per signal of the configuration, named `otlp.logs`, `otlp.metrics`, `otlp.traces`.
 
-    With an `audit_endpoint`, audit events leave `otlp.logs` for `otlp.audit`, and their spans go there too. Raises ConfigError for options that can never work. Nothing is opened, and nothing is loaded, before `open`.
+    With an `audit_endpoint`, audit events leave `otlp.logs` for `otlp.audit`, and their spans go there too. What `audits`
+    leaves out is not there. Raises ConfigError for options that can never work. Nothing is opened, and nothing is
+    loaded, before `open`.
     """
     protocol = config.protocol or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or PROTOCOLS[0]
     _check(config, protocol, name)
     destinations: list[Destination] = []
     for signal in config.signals:
         audits = signal == "traces"  # all spans are
+        if audits and signal not in config.audits:
+            continue
         build = _sender_factory(config, protocol, signal, audits=audits)
         full_name = f"{name}.{signal}"
         destination: Destination
         if signal == "logs":
-            kind = TextLogs if config.audit_endpoint else EncodedLogs
+            apart = config.audit_endpoint or signal not in config.audits
+            kind = TextLogs if apart else EncodedLogs
             destination = kind(build, name=full_name, resource=resource, max_batch=config.max_batch)
             destination.linger = LINGER
         elif signal == "traces":
@@ -109,7 +114,7 @@ def otlp_destinations(
             )
         destination.retry_for = config.retry_for
         destinations.append(destination)
-    if config.audit_endpoint and "logs" in config.signals:
+    if config.audit_endpoint and "logs" in config.audit_signals:
         build = _sender_factory(config, protocol, "logs", audits=True)
         audit = AuditLogs(build, name=f"{name}.audit", resource=resource, max_batch=config.max_batch)
         audit.linger = LINGER

@@ -30,7 +30,8 @@ _WORD = struct.Struct("<Q")
 _PIPELINES = 32
 _ROOM, _ROOM_SIZE = 64, 256
 _POSITION, _RELEASED = 16 * 8, 17 * 8
-_TEXT, _TEXT_SIZE = 2048, 2048
+_JOURNALS = ((2048, 2048), (_ROOM + 4 * _ROOM_SIZE, 2048 - _ROOM - 4 * _ROOM_SIZE))
+"""Where the path of the journal's stream stands, and that in the fallback folder; and how much space there is."""
 _HALF = 2**32
 
 
@@ -93,16 +94,20 @@ class ControlPage:
         _WORD.pack_into(self.memory, _PIPELINES, number)
 
     @property
-    def text(self) -> str:
-        """The path of the writer's journal stream."""
-        size = min(_WORD.unpack_from(self.memory, _TEXT)[0], _TEXT_SIZE - _WORD.size)
-        return self.memory[_TEXT + _WORD.size :][:size].decode(errors="surrogateescape")
+    def journals(self) -> tuple[str, ...]:
+        """The paths of the writer's journal stream: where it belongs first, and where else it may be, if anywhere."""
+        return tuple(path for place in _JOURNALS if (path := self._text(*place)))
 
-    @text.setter
-    def text(self, text: str) -> None:
-        packed = text.encode(errors="surrogateescape")[: _TEXT_SIZE - _WORD.size]
-        self.memory[_TEXT + _WORD.size : _TEXT + _WORD.size + len(packed)] = packed
-        _WORD.pack_into(self.memory, _TEXT, len(packed))
+    @journals.setter
+    def journals(self, paths: tuple[str, ...]) -> None:
+        for path, (offset, space) in zip(paths, _JOURNALS, strict=False):
+            packed = path.encode(errors="surrogateescape")[: space - _WORD.size]
+            self.memory[offset + _WORD.size : offset + _WORD.size + len(packed)] = packed
+            _WORD.pack_into(self.memory, offset, len(packed))
+
+    def _text(self, offset: int, space: int) -> str:
+        size = min(_WORD.unpack_from(self.memory, offset)[0], space - _WORD.size)
+        return self.memory[offset + _WORD.size :][:size].decode(errors="surrogateescape")
 
     def close(self) -> None:
         """Unmap the page."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import count
 from math import inf
@@ -25,26 +25,32 @@ __all__ = ["DiskSync", "Flusher", "SyncedRoom"]
 class DiskSync:
     """Puts a stream's segments on the disk, beginning with the one that was the newest the last time."""
 
-    def __init__(self, folder: Callable[[], Path]) -> None:
+    def __init__(self, folders: Callable[[], Sequence[Path]]) -> None:
         self.problem = ""
         """What the disk said last; empty if nothing is wrong."""
-        self._folder = folder
-        self._from: tuple[Path, int] = (Path(), 0)
+        self._folders = folders
+        self._from: tuple[Sequence[Path], int] = ((), 0)
 
     def sync(self, active: int, last: float = inf) -> None:
         """Put on the disk all that is written in the segments up to `last`; `active` is the first of the next time."""
-        folder = self._folder()
+        folders = self._folders()
         known, first = self._from
-        first = first if known == folder else 0  # a forked child has a stream of its own
-        try:
-            for path in folder.glob("*.seg"):
-                if path.stem.isdecimal() and first <= int(path.stem) <= last:
-                    _fdatasync(path)
-        except OSError as error:
-            self.problem = f"{folder}: {error}"
-            return
-        self.problem = ""
-        self._from = (folder, active)
+        first = first if known == folders else 0  # a forked child has a stream of its own
+        problems: list[str] = []
+        for folder in folders:
+            try:
+                _sync_between(folder, first, last)
+            except OSError as error:
+                problems.append(f"{folder} is not on the disk: {error}")
+        self.problem = "; ".join(problems)
+        if not problems:
+            self._from = (folders, active)
+
+
+def _sync_between(folder: Path, first: int, last: float) -> None:
+    for path in folder.glob("*.seg"):
+        if path.stem.isdecimal() and first <= int(path.stem) <= last:
+            _fdatasync(path)
 
 
 def _fdatasync(path: Path) -> None:
@@ -110,8 +116,11 @@ class SyncedRoom:
             if self._synced < mine:
                 upto = max(self._latest, mine)  # those have written before, and need not ask again
                 active = self._room.active.index
+                before = self._disk.problem
                 self._disk.sync(active, active)
                 self._synced = upto
+                if self._disk.problem != before:
+                    self._room.on_change()  # whoever says so may be asleep
 
 
 class Flusher:

@@ -115,13 +115,14 @@ class Intake:
     def sync_audits(self) -> None:
         """Have audit calls of loggers made from now on return once the disk has their events."""
         if not isinstance(self.audit_door, SyncedRoom):
-            self.audit_door = SyncedRoom(self.audit, DiskSync(lambda: self.journal.stream_folder))
+            self.audit_door = SyncedRoom(self.audit, DiskSync(lambda: self.journal.stream_folders))
 
     @property
     def problem(self) -> str:
         """Why audit events are not where they should be; empty while they are."""
         door = self.audit_door
-        return self.journal.problem or (door.problem if isinstance(door, SyncedRoom) else "")
+        on_disk = door.problem if isinstance(door, SyncedRoom) else ""
+        return "; ".join(filter(None, (self.journal.problem, on_disk)))
 
     @property
     def rooms(self) -> tuple[Room, Room, Room, Room]:
@@ -147,7 +148,7 @@ class Intake:
         """Return what each room begins with."""
         text = ("low", "high", "metric")
         if self.lanes is not None and self.lanes.usable:
-            self.lanes.control.text = str(self.journal.stream_folder)
+            self.lanes.control.journals = tuple(map(str, self.journal.stream_folders))
             pages = self.lanes.control.rooms
             return {
                 **{name: (self.lanes.supplies[name], pages[name], None) for name in text},
@@ -265,18 +266,29 @@ _default_drain: Callable[[Intake], Drain] | None = None
 _process_lock = threading.Lock()
 
 
-def process_intake(folder: str = "logs/journal", segment_size: int = 512 * 1024, spare: int = 3) -> Intake:
+def process_intake(
+    folder: str = "logs/journal",
+    segment_size: int = 512 * 1024,
+    spare: int = 3,
+    fallback: str | None = None,
+) -> Intake:
     """Return the intake of this process, made at the first call; later calls get the same, whatever they ask for."""
     global _process  # noqa: PLW0603  (one intake per process is the point)
     with _process_lock:
         if _process is None:
-            _process = Intake(Journal(Path(folder), segment_size, spare))
+            second = Path(fallback) if fallback else None
+            _process = Intake(Journal(Path(folder), segment_size, spare, fallback=second))
             _process.start_drain = _default_drain
         return _process
 
 
 def agent_intake(
-    folder: str, segment_size: int, spare: int, lanes_folder: Path, sizes: Sizes | None = None
+    folder: str,
+    segment_size: int,
+    spare: int,
+    lanes_folder: Path,
+    sizes: Sizes | None = None,
+    fallback: str | None = None,
 ) -> Intake:
     """Return the intake of this process that an agent reads, made at the first call; see `process_intake`.
 
@@ -287,7 +299,8 @@ def agent_intake(
         if _agents is None:
             sizes = sizes or Sizes()
             lanes = SharedLanes(lanes_folder, sizes)
-            _agents = Intake(Journal(Path(folder), segment_size, spare, lanes), sizes, lanes)
+            second = Path(fallback) if fallback else None
+            _agents = Intake(Journal(Path(folder), segment_size, spare, lanes, second), sizes, lanes)
         return _agents
 
 

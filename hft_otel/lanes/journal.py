@@ -3,6 +3,9 @@
 Layout: `<folder>/<stream>/<index>.seg`, with a `lock` file per stream that its process holds for as long as it lives.
 A stream whose lock is free belongs to a process that is gone; the next start reads it, delivers it and removes it.
 What is left of a stream with files that cannot be read is kept under the name `<stream>.damaged`.
+
+Where the folder refuses a segment, that one is a file in the fallback folder, in a stream's folder that is laid out and
+locked alike; where that refuses too, it is memory. The numbers of segments go on over all of these.
 """
 
 from __future__ import annotations
@@ -11,15 +14,15 @@ import contextlib
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from . import streams
 from .segment import HEADER_SIZE, BadSegment, Segment
 from .shared import SharedLanes
 
-__all__ = ["STAND_IN", "Journal", "Stream", "segment_name"]
+__all__ = ["STAND_IN", "Journal", "Stream", "abandoned", "segment_name"]
 
 STAND_IN = "audit-"
 """What the names of segments begin with that stand in a process's lanes for files that the journal's disk refuses."""
@@ -31,12 +34,21 @@ _RETRY_AFTER = 1.0
 class Journal:
     """The audit segments of this process, and the streams that dead processes left in the same folder."""
 
-    def __init__(self, folder: Path, segment_size: int, spare: int, lanes: SharedLanes | None = None) -> None:
-        self.folder = folder.absolute()  # the process may change its directory later
+    def __init__(
+        self,
+        folder: Path,
+        segment_size: int,
+        spare: int,
+        lanes: SharedLanes | None = None,
+        fallback: Path | None = None,
+    ) -> None:
+        # Absolute: the process may change its directory later.
+        self.folders = tuple(each.absolute() for each in (folder, fallback) if each is not None)
+        self.folder = self.folders[0]
         self.segment_size = segment_size
         self.spare = spare
-        self.problem = ""
-        """Why segments are plain memory at the moment; empty while they are files."""
+        self.displaced: Counter[str] = Counter()
+        """How many segments so far are not where they belong, by where they are: `fallback`, `memory`."""
         self._lanes = lanes
         self.begin()
 
@@ -44,7 +56,7 @@ class Journal:
         """Start a stream and make its first segments; again in a forked child that logs."""
         shared = self._lanes is not None and self._lanes.usable
         self.stream = self._lanes.stream if self._lanes is not None and shared else streams.new_name()
-        self.stream_folder = self.folder / self.stream
+        self._places = tuple(_Place(folder, self.stream) for folder in self.folders)
         self.supply = _Supply(self._next_for_caller)
         self.left: deque[Segment] | None = deque() if shared else None
         """Where another process reads: segments that are full, to be unmapped here when `replenish` comes to it."""
@@ -54,10 +66,27 @@ class Journal:
         self._is_making = False
         self._next_index = 0
         self._in_memory = 0
-        self._lock: int | None = None
         self._closed = False
-        self._retry_at = 0.0
         self.replenish()
+
+    @property
+    def stream_folders(self) -> tuple[Path, ...]:
+        """Where segments of this stream may be files; the first is where they belong."""
+        return tuple(place.stream_folder for place in self._places)
+
+    @property
+    def stream_folder(self) -> Path:
+        """Where segments of this stream belong."""
+        return self._places[0].stream_folder
+
+    @property
+    def problem(self) -> str:
+        """Why the last segment is not where it belongs, and where it is; empty while all is well."""
+        if not self._places[0].problem:
+            return ""
+        takes = next((place for place in self._places if not place.problem), None)
+        where = "are kept in memory only" if takes is None else f"go to {takes.stream_folder}"
+        return f"{'; '.join(filter(None, (place.problem for place in self._places)))}; audit events {where}"
 
     @property
     def in_memory(self) -> int:
@@ -70,10 +99,19 @@ class Journal:
         while len(self.supply) < self.spare and not self._closed:
             self._unmap_left()  # again: callers may be as fast as this is
             with self._making:
+                self._leave_out_vanished()
                 segment = self._create_next()
                 if segment is None:
                     return
                 self.supply.append(segment)
+
+    def _leave_out_vanished(self) -> None:
+        """Use no segment whose folder somebody removed: nobody else would ever find it."""
+        if any(place.vanished for place in self._places):
+            for segment in tuple(self.supply):
+                if segment.path is not None and not segment.path.exists():
+                    with contextlib.suppress(ValueError):  # a caller has taken it meanwhile
+                        self.supply.remove(segment)
 
     def _next_for_caller(self) -> Segment | None:
         """Return the next segment to whoever cannot wait for `replenish`; None where there is none to be had."""
@@ -97,21 +135,15 @@ class Journal:
             self.left.clear()
 
     def _create_file(self) -> Segment | None:
-        """Return the next segment; None where it cannot be a file, which is tried again after a second."""
-        if time.monotonic() < self._retry_at:
-            return None
-        try:
-            if self._lock is None or not self.stream_folder.exists():
-                self._make_folder()
-            path = self.stream_folder / segment_name(self._next_index)
-            segment = Segment.create(path, self.segment_size, self._next_index)
-        except OSError as error:
-            self.problem = f"{self.stream_folder}: {error}"
-            self._retry_at = time.monotonic() + _RETRY_AFTER
-            return None
-        self.problem = ""
-        self._next_index += 1
-        return segment
+        """Return the next segment, in the first place that takes it; None where it cannot be a file."""
+        for place in self._places:
+            segment = place.create(self.segment_size, self._next_index)
+            if segment is not None:
+                self._next_index += 1
+                if place is not self._places[0]:
+                    self.displaced["fallback"] += 1
+                return segment
+        return None
 
     def _create_stand_in(self) -> Segment | None:
         if self._stand_ins() >= _MEMORY_SEGMENTS:
@@ -121,6 +153,7 @@ class Journal:
         except OSError:  # no memory either
             return None
         self._in_memory += 1
+        self.displaced["memory"] += 1
         return segment
 
     def _memory_segment(self) -> Segment:
@@ -137,15 +170,6 @@ class Journal:
             return self._in_memory
         return sum(1 for _ in self._lanes.stream_folder.glob(f"{STAND_IN}*")) if self._in_memory else 0
 
-    def _make_folder(self) -> None:
-        self._unlock()
-        _, self._lock = streams.make_folder(self.folder, self.stream)
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
     def retire(self, segment: Segment) -> None:
         """Give back a segment whose every event is settled at every destination."""
         if segment.path is None:
@@ -155,21 +179,62 @@ class Journal:
     def close(self, *, settled: bool) -> None:
         """Let go of the stream; remove it where every event is settled, else leave it to the next start."""
         self._closed = True
-        if self._lock is not None and settled:
-            streams.remove(self.stream_folder)
-        self._unlock()
+        for place in self._places:
+            place.close(remove=settled)
 
     def leave(self) -> None:
         """Let go of the parent's stream in a forked child; the parent's own descriptor still holds the lock."""
-        self._unlock()
-        self._closed = True
+        self.close(settled=False)
 
     def abandoned(self) -> Iterator[Stream]:
         """Yield the streams of dead processes, each locked against every other process that starts."""
-        for folder in streams.others(self.folder, self.stream):
-            locks = streams.locked(folder)
-            if locks is not None:
-                yield Stream(folder, locks)
+        yield from abandoned(self.folders, self.stream)
+
+
+class _Place:
+    """A folder for a stream's segments: made and locked for the first one; asked again a second after it refused one."""
+
+    def __init__(self, folder: Path, stream: str) -> None:
+        self.stream_folder = folder / stream
+        self.problem = ""
+        """Why it took no segment when it was asked last; empty where it did."""
+        self._lock: int | None = None
+        self._retry_at = 0.0
+
+    @property
+    def vanished(self) -> bool:
+        """Say whether the folder was made, and is not there any more."""
+        return self._lock is not None and not self.stream_folder.exists()
+
+    def create(self, size: int, index: int) -> Segment | None:
+        """Return the segment of that number as a file in here; None where that is not to be had now."""
+        if time.monotonic() < self._retry_at:
+            return None
+        try:
+            if self._lock is None or self.vanished:
+                self._make_folder()
+            segment = Segment.create(self.stream_folder / segment_name(index), size, index)
+        except OSError as error:
+            self.problem = f"{self.stream_folder}: {error}"
+            self._retry_at = time.monotonic() + _RETRY_AFTER
+            return None
+        self.problem = ""
+        return segment
+
+    def close(self, *, remove: bool) -> None:
+        """Let go of the folder; remove it where it is there and nobody is to read it."""
+        if self._lock is not None and remove:
+            streams.remove(self.stream_folder)
+        self._unlock()
+
+    def _make_folder(self) -> None:
+        self._unlock()
+        _, self._lock = streams.make_folder(self.stream_folder.parent, self.stream_folder.name)
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 class _Supply(deque[Segment]):
@@ -195,15 +260,21 @@ class _Supply(deque[Segment]):
 
 
 class Stream:
-    """What a dead process left: its segments, linked in order, from the first that has unsettled events."""
+    """What a dead process left: its segments, linked in order, from the first that has unsettled events.
 
-    def __init__(self, folder: Path, locks: tuple[int, ...]) -> None:
+    `folder` is where they belong, `folders` are those that there are.
+    """
+
+    def __init__(self, folder: Path, folders: Sequence[Path], locks: Sequence[int]) -> None:
         self.folder = folder
         self.name = folder.name
         self.damaged: list[str] = []
+        self._folders = folders
         self._locks = locks
         self.segments: list[Segment] = []
-        for path in sorted(folder.glob("*.seg")):
+        for path in sorted(
+            (path for each in folders for path in each.glob("*.seg")), key=lambda path: path.name
+        ):
             try:
                 self.segments.append(Segment.load(path))
             except (BadSegment, OSError) as error:
@@ -230,13 +301,23 @@ class Stream:
         """Remove the stream where all of it is settled, but for files that could not be read; else leave it."""
         for segment in (*self.segments, *self._unused):
             segment.close(unlink=settled)
-        if settled and self.damaged:
-            with contextlib.suppress(OSError):
-                self.folder.rename(self.folder.with_name(self.folder.name + streams.DAMAGED))
-        elif settled:
-            streams.remove(self.folder)
+        for folder in self._folders if settled else ():
+            if self.damaged and any(folder.glob("*.seg")):
+                with contextlib.suppress(OSError):
+                    folder.rename(folder.with_name(folder.name + streams.DAMAGED))
+            else:
+                streams.remove(folder)
         for lock in self._locks:
             os.close(lock)
+
+
+def abandoned(folders: Sequence[Path], own: str) -> Iterator[Stream]:
+    """Yield what dead processes left in a journal's folders, of which the first is where it belongs; locked, but the own."""
+    for name in sorted({stream.name for folder in folders for stream in streams.others(folder, own)}):
+        found = [folder / name for folder in folders if (folder / name).is_dir()]
+        locks = streams.locked(*found)
+        if locks is not None:
+            yield Stream(folders[0] / name, found, locks)
 
 
 def segment_name(number: int) -> str:

@@ -7,13 +7,14 @@ OSError only where there is no stream at all.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from . import streams
 from .control import ControlPage, RoomPage
-from .journal import STAND_IN, Stream, segment_name
+from .journal import STAND_IN, Stream, abandoned, segment_name
 from .remote_room import RemoteRoom, RemoteSegment, Writer
 from .segment import HEADER_SIZE, BadSegment, Segment
 from .shared import CONTROL
@@ -99,25 +100,30 @@ def _is_used(segment: RemoteSegment) -> bool:
 
 
 class RemoteJournal:
-    """The journal of another process."""
+    """The journal of another process; `folders` are those of its stream, the one where segments belong first."""
 
-    def __init__(self, folder: Path, lanes_folder: Path) -> None:
+    def __init__(self, folders: Sequence[Path], lanes_folder: Path) -> None:
         self.stream = lanes_folder.name
-        self.stream_folder = folder
+        self.stream_folders = tuple(folders)
+        self.stream_folder = folders[0]
         self.problem = ""
         self.supply: tuple[Segment, ...] = ()
         self.spare = 0
         self.audit: RemoteAudit | None = None
         self.damaged: dict[int, str] = {}
         self.cut: list[str] = []
+        self.displaced: Counter[str] = Counter()
+        """How many segments were found that are not where they belong, by where they are: `fallback`, `memory`."""
         self._lanes_folder = lanes_folder
+        self._places = (*((folder, "") for folder in folders), (lanes_folder, STAND_IN))
+        self._locks: dict[Path, int] = {}
 
     def replenish(self) -> None:
         """Do nothing: the writer does."""
 
     def numbers(self) -> Iterator[int]:
         """Yield the numbers of all segments that are there and not known to be damaged."""
-        for folder, prefix in ((self.stream_folder, ""), (self._lanes_folder, STAND_IN)):
+        for folder, prefix in self._places:
             with suppress(OSError):
                 for path in folder.glob(f"{prefix}*.seg"):
                     digits = path.stem.removeprefix(prefix)
@@ -128,10 +134,8 @@ class RemoteJournal:
         """Map a segment; None where it cannot be read, which is counted, or is no longer there."""
         if number in self.damaged:
             return None
-        for path in (
-            self.stream_folder / segment_name(number),
-            self._lanes_folder / f"{STAND_IN}{segment_name(number)}",
-        ):
+        for folder, prefix in self._places:
+            path = folder / f"{prefix}{segment_name(number)}"
             try:
                 found = RemoteSegment.load(path)
             except FileNotFoundError:
@@ -144,8 +148,23 @@ class RemoteJournal:
             found.index = number
             if found.is_cut:
                 self._note_cut(path)
+            if folder != self.stream_folder:
+                self.displaced["memory" if prefix else "fallback"] += 1
+                with suppress(OSError):  # the folder may have been made since the last look
+                    self.hold()
             return found
         return None
+
+    def hold(self) -> None:
+        """Take agent.lock in each of the folders that there is by now; raises OSError where another reader has it."""
+        for folder in self.stream_folders:
+            if folder not in self._locks and folder != self._lanes_folder and folder.is_dir():
+                self._locks[folder] = _agent_lock(folder)
+
+    def let_go(self) -> None:
+        """Give back what `hold` has taken."""
+        while self._locks:
+            os.close(self._locks.popitem()[1])
 
     def _note_cut(self, path: Path) -> None:
         self.cut.append(f"{path} was cut short")
@@ -160,11 +179,8 @@ class RemoteJournal:
             segment.close(unlink=True)
 
     def abandoned(self) -> Iterator[Stream]:
-        """Yield the streams that dead processes left in the same folder, locked."""
-        for folder in streams.others(self.stream_folder.parent, self.stream_folder.name):
-            locks = streams.locked(folder)
-            if locks is not None:
-                yield Stream(folder, locks)
+        """Yield the streams that dead processes left in the same folders, locked."""
+        yield from abandoned([folder.parent for folder in self.stream_folders], self.stream_folder.name)
 
     def close(self, *, settled: bool) -> None:
         """Do nothing: RemoteIntake.close does."""
@@ -186,13 +202,13 @@ class RemoteIntake:
         self._unreadable: dict[str, int] = {}
         self._locks = [_agent_lock(stream_folder)]
         self.control = self._load_control()
-        self.journal = RemoteJournal(journal_folder or self._noted_journal(), stream_folder)
-        if self.journal.stream_folder.is_dir() and self.journal.stream_folder != stream_folder:
-            try:
-                self._locks.append(_agent_lock(self.journal.stream_folder))
-            except OSError:
-                os.close(self._locks.pop())
-                raise
+        self.journal = RemoteJournal(self._noted_journals(journal_folder), stream_folder)
+        try:
+            self.journal.hold()
+        except OSError:
+            self.journal.let_go()
+            os.close(self._locks.pop())
+            raise
         self.high, self.metric, self.low = (
             RemoteRoom(name, self.control.rooms[name], self._writer, self._load(name)) for name in _TEXT_ROOMS
         )
@@ -239,8 +255,9 @@ class RemoteIntake:
             room.close()
         self.control.close()
         if remove:
-            for folder in {self.stream_folder, self.journal.stream_folder}:
+            for folder in {self.stream_folder, *self.journal.stream_folders}:
                 streams.remove(folder)
+        self.journal.let_go()
         for lock in self._locks:
             os.close(lock)
         self._locks.clear()
@@ -252,10 +269,11 @@ class RemoteIntake:
             self._problems.append(str(error))
             return ControlPage.blank()
 
-    def _noted_journal(self) -> Path:
-        """Return the folder that the control page names, if it is one of this stream's; else the lanes' own."""
-        noted = Path(self.control.text)
-        return noted if noted.name == self.stream and "\0" not in self.control.text else self.stream_folder
+    def _noted_journals(self, known: Path | None) -> tuple[Path, ...]:
+        """Return the folders that the control page names, as far as they are this stream's; else the lanes' own."""
+        noted = [Path(text) for text in self.control.journals if "\0" not in text]
+        own = [path for path in noted if path.name == self.stream] or [self.stream_folder]
+        return tuple(dict.fromkeys((known, *own[1:]) if known is not None else own))
 
     def _load(self, room: str) -> list[RemoteSegment]:
         """Map a room's segments; leave out, and count, those that cannot be read."""

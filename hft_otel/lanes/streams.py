@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import shutil
 import socket
@@ -84,10 +85,13 @@ def others(folder: Path, own: str = "") -> Iterator[Path]:
             yield path
 
 
-def locked(folder: Path) -> tuple[int, ...] | None:
-    """Take both locks of a stream whose process is gone; None where it, or an agent, is alive or it cannot be opened."""
+def locked(*folders: Path) -> tuple[int, ...] | None:
+    """Take both locks in each folder of a stream whose process is gone.
+
+    None where it, or an agent, is alive, or one cannot be opened.
+    """
     taken: list[int] = []
-    for name in (LOCK, AGENT_LOCK):
+    for folder, name in itertools.product(folders, (LOCK, AGENT_LOCK)):
         try:
             lock = try_lock(folder, name)
         except OSError:

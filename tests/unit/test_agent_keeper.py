@@ -21,7 +21,7 @@ from hft_otel.agent import spawn
 from hft_otel.agent.keeper import Keeper
 from hft_otel.agent.packing import unpack_config
 from hft_otel.agent.remote import AgentRouter
-from hft_otel.agent.wire import Ask, Channel, Flush, Flushed, Gone, Hello, Ready, Refused, Serve
+from hft_otel.agent.wire import Ask, Channel, Flush, Flushed, Gone, Hello, Ready, Refused, Serve, Trouble
 from hft_otel.config import AgentConfig, FileConfig, LogConfig
 from hft_otel.lanes.intake import Intake, Sizes
 from hft_otel.lanes.journal import Journal
@@ -451,3 +451,53 @@ def test_the_end_of_a_process_is_told() -> None:
 
 def test_gone_is_an_os_error() -> None:
     assert issubclass(Gone, OSError)
+
+
+@pytest.fixture
+def disk_error(monkeypatch: pytest.MonkeyPatch) -> list[OSError]:
+    """What the disk answers whoever wants something to be on it; empty: it does as it is asked."""
+    errors: list[OSError] = []
+    real = os.fdatasync
+
+    def fdatasync(descriptor: int) -> None:
+        if errors:
+            raise errors[0]
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    return errors
+
+
+def test_a_disk_that_refuses_to_sync_is_said_once_and_its_end_too_and_the_agent_is_told(
+    world: World, said: list[str], disk_error: list[OSError]
+) -> None:
+    world.keeper._notices._out = said.append
+    world.agent().hear(Serve)
+    world.intake.sync_audits()
+    log = world.wire()
+    disk_error.append(OSError(5, "Input/output error"))
+    log.audit("a")
+    told = world.agent().hear(Trouble)
+    assert "Input/output error" in told.problem
+    log.audit("b")
+    disk_error.clear()
+    poll(lambda: said)
+    log.audit("c")
+    assert world.agent().hear(Trouble) == Trouble("")
+    poll(lambda: len(said) == 2)
+    assert "is not on the disk: [Errno 5] Input/output error" in said[0]
+    assert said[1] == "the audit journal has recovered"
+
+
+def test_a_successor_is_told_what_is_wrong_with_the_journal(
+    world: World, said: list[str], disk_error: list[OSError]
+) -> None:
+    first = world.agent()
+    first.hear(Serve)
+    world.intake.sync_audits()
+    disk_error.append(OSError(5, "Input/output error"))
+    world.wire().audit("a")
+    first.hear(Trouble)
+    first.channel.send(Ready(first.process.pid))
+    first.die()
+    assert "Input/output error" in world.agent(1).hear(Trouble).problem

@@ -17,7 +17,8 @@ from hft_otel.agent import run as module
 from hft_otel.agent import spawn
 from hft_otel.agent.remote import AgentRouter, InAgent, obstacle
 from hft_otel.agent.service import Unbuilt
-from hft_otel.agent.wire import PROTOCOL, Channel, Hello, Ready, Refused, Serve
+from hft_otel.agent.status import look
+from hft_otel.agent.wire import PROTOCOL, Channel, Hello, Ready, Refused, Serve, Trouble
 from hft_otel.config import AgentConfig, ConsoleConfig, CustomConfig, FileConfig, LogConfig
 from hft_otel.lanes.intake import Intake, Sizes
 from hft_otel.lanes.journal import Journal
@@ -170,6 +171,12 @@ def test_an_agent_that_is_let_go_ends_and_leaves_what_it_did_not_settle(tmp_path
         started.channel.send(Hello(PROTOCOL, os.getpid(), stream, journal, 5.0, {}))
         started.channel.send(Serve(0, router.packed, {}))
         assert started.channel.first(30) == Ready(started.pid)
+        started.channel.send(Trouble("the disk is full; audit events go to /second"))
+        poll(lambda: any(seen.status and seen.status.problems for seen in look(tmp_path / "lanes")), 10)
+        [seen] = look(tmp_path / "lanes")
+        assert seen.status and seen.status.problems == ["the disk is full; audit events go to /second"]
+        started.channel.send(Trouble(""))
+        poll(lambda: all(seen.status and not seen.status.problems for seen in look(tmp_path / "lanes")), 10)
         intake.publish()  # as a keeper does when it is asked
         poll(lambda: (tmp_path / "out.log").exists() and "delivered" in (tmp_path / "out.log").read_text())
     finally:

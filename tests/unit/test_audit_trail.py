@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from hft_otel.audit.chain import ANCHORS, ENTRIES, Anchor, BadLine, Entry, TornLine, read_lines, to_line
+from hft_otel.audit.chain import (
+    ANCHORS,
+    ENTRIES,
+    Anchor,
+    BadLine,
+    Entry,
+    TornLine,
+    last_line,
+    read_lines,
+    to_line,
+)
+from hft_otel.audit.exported import EXPORTED, has_left, not_exported, note_exported
+from hft_otel.audit.parked import PARKED
 from hft_otel.audit.retention import prune
 from hft_otel.audit.trail import NO_TRAIL, Keeping, Trail, make_trail
 from hft_otel.audit.verify import verify
 from hft_otel.audit_feed import AuditReader
 from hft_otel.config import JournalConfig
+from hft_otel.lanes.intake import Intake
 from hft_otel.lanes.journal import Journal, Stream
 from hft_otel.lanes.room import Cursor
 from hft_otel.outbox import Outbox
 from hft_otel.record import LogRecord, LogType
 from hft_otel.redaction import Redactor
 from hft_otel.unpack import Unpacker
+from hft_otel.worker import Worker
 from tests.unit.audit_support import KEEPING, Desk, frame
-from tests.unit.core_support import Recorder
+from tests.unit.audit_support import make_trail as leave_trail
+from tests.unit.core_support import Process, Recorder, poll
 
 
 def entries(desk: Desk) -> list[Entry]:
@@ -346,6 +363,178 @@ class TestRetention:
         desk.close()
 
 
+class TestWhatRetentionLeft:
+    """Chain and anchors of a stream of which nothing is kept: removed late, and never unseen."""
+
+    def emptied(self, folder: Path) -> tuple[Desk, Anchor]:
+        """Leave a stream all of whose events were removed, and say by which anchor."""
+        desk = leave_trail(folder)
+        (anchor,) = prune(folder, 0, 1)
+        assert not list(desk.trail_folder.glob("*.seg"))
+        return desk, anchor
+
+    def test_goes_once_it_is_old_and_its_last_anchor_has_left(self, tmp_path: Path) -> None:
+        desk, anchor = self.emptied(tmp_path)
+        outside = anchors(desk)
+        prune(tmp_path, 0, 1)
+        assert desk.trail_folder.exists()  # the anchor that names the removal has not left
+        note_exported(tmp_path, anchor)
+        prune(tmp_path, 3600, 1)
+        assert desk.trail_folder.exists()  # it is not old
+        prune(tmp_path, 0, 1)
+        assert list(tmp_path.iterdir()) == []
+        assert verify(tmp_path) == []
+        (verdict,) = verify(tmp_path, outside)
+        assert verdict.healthy, verdict.problems
+        assert (verdict.removed, verdict.outside) == (150, 149)
+        assert "retention has removed all of it" in verdict.notes[0]
+
+    def test_is_missed_where_no_anchor_from_outside_names_the_removal(self, tmp_path: Path) -> None:
+        desk = leave_trail(tmp_path)
+        outside = anchors(desk)
+        shutil.rmtree(desk.trail_folder)  # as somebody would who deletes a stream
+        (verdict,) = verify(tmp_path, outside)
+        assert "nothing is there of it" in verdict.problems[0]
+
+    def test_is_missed_where_only_a_part_was_removed_by_retention(self, tmp_path: Path) -> None:
+        desk = leave_trail(tmp_path)
+        os.utime(min(desk.trail_folder.glob("*.seg")), (0, 0))
+        (anchor,) = prune(tmp_path, 3600, 1 << 30)
+        assert 0 < anchor.kept_from < 150
+        outside = anchors(desk)
+        shutil.rmtree(desk.trail_folder)
+        (verdict,) = verify(tmp_path, outside)
+        assert "nothing is there of it" in verdict.problems[0]
+
+    @pytest.mark.parametrize("why", ["it lives", "it lives in the fallback", "something is kept"])
+    def test_stays_where_it_is_needed(self, tmp_path: Path, why: str) -> None:
+        folder, second = tmp_path / "journal", tmp_path / "second"
+        desk, anchor = self.emptied(folder)
+        note_exported(folder, anchor)
+        needs = {
+            "it lives": folder / desk.stream,
+            "it lives in the fallback": second / desk.stream,
+            "something is kept": desk.trail_folder / "000000000150.seg",
+        }[why]
+        needs.mkdir(parents=True)
+        prune(folder, 0.0, 1 << 30, second) if why != "something is kept" else prune(folder, 3600, 1 << 30)
+        assert desk.trail_folder.exists()
+        needs.rmdir()
+        prune(folder, 0.0, 1 << 30, second)
+        assert not desk.trail_folder.exists()
+
+    def test_stays_while_something_is_parked_that_is_not_old(self, tmp_path: Path) -> None:
+        desk, anchor = self.emptied(tmp_path)
+        old = msgspec.structs.replace(anchor, time_ns=1)
+        (desk.trail_folder / ANCHORS).write_bytes(to_line(old))
+        note_exported(tmp_path, old)
+        parked = desk.trail_folder / PARKED
+        parked.write_text("x")
+        prune(tmp_path, 3600, 1)
+        assert desk.trail_folder.exists()
+        os.utime(parked, (0, 0))
+        prune(tmp_path, 3600, 1)
+        assert not desk.trail_folder.exists()
+
+    def test_half_removed_by_a_killed_process_goes_with_the_next_look(self, tmp_path: Path) -> None:
+        desk, anchor = self.emptied(tmp_path)
+        note_exported(tmp_path, anchor)
+        hidden = desk.trail_folder.rename(tmp_path / f".{desk.stream}.trail")
+        (hidden / ENTRIES).unlink()
+        assert verify(tmp_path) == []
+        prune(tmp_path, 3600, 1)
+        assert list(tmp_path.iterdir()) == []
+
+
+class Keeps(Process):
+    """A process whose worker keeps a trail."""
+
+    def _start(self, intake: Intake) -> Worker:
+        worker = Worker(intake)
+        worker.keep(KEEPING)
+        for pipeline in intake.pipelines:
+            worker.add(pipeline)
+        worker.start()
+        return worker
+
+
+class TestAnchorsThatLeave:
+    def test_are_noted_once_every_destination_has_them(self, tmp_path: Path) -> None:
+        desk = Desk(tmp_path)
+        desk.write(3)
+        desk.reader.anchor()
+        assert not has_left(desk.trail_folder)
+        desk.turn()
+        assert has_left(desk.trail_folder)
+        desk.write(1)
+        desk.reader.anchor()
+        assert not has_left(desk.trail_folder)
+        desk.close()
+        assert has_left(desk.trail_folder)
+        assert stat.S_IMODE((desk.trail_folder / EXPORTED).stat().st_mode) == 0o400
+
+    def test_wait_for_space_and_keep_their_order(self, tmp_path: Path) -> None:
+        desk = Desk(tmp_path)
+        desk.write(2)
+        desk.outbox.limit = 0
+        desk.reader.anchor()
+        desk.room.put(frame("filled"))
+        desk.turn(settle=False)
+        desk.reader.anchor()
+        assert not desk.outbox._queue
+        desk.outbox.limit = 100
+        desk.turn()
+        desk.turn()
+        assert [record.context["audit.seq"] for record in exported(desk)] == [1, 2]
+        assert has_left(desk.trail_folder)
+        desk.close()
+
+    def test_to_nobody_are_not_noted(self, tmp_path: Path) -> None:
+        desk = Desk(tmp_path)
+        desk.outbox.destination.keeps_anchors = False  # type: ignore[misc]  # of this one
+        desk.write(2)
+        desk.close()
+        assert not has_left(desk.trail_folder)
+
+    @pytest.mark.parametrize("kept", [True, False])
+    def test_not_before_the_end_are_sent_again_by_the_next_start(self, tmp_path: Path, kept: bool) -> None:
+        desk = Desk(tmp_path)
+        desk.write(150)
+        desk.reader.anchor()  # to a destination that takes it no more
+        desk.reader.finish()
+        desk.room.shut()
+        desk.journal.close(settled=True)
+        if not kept:
+            for path in desk.trail_folder.glob("*.seg"):
+                path.unlink()
+        assert [anchor.seq for anchor in not_exported([tmp_path], "")] == [149]
+        assert list(not_exported([tmp_path], desk.stream)) == []
+        for number in (1, 0):
+            file = Recorder("file", keeps_anchors=True)
+            text_only = Recorder("other")
+            made = Keeps(tmp_path)
+            log = made.logger("x", file, text_only)
+            try:
+                log.info("x")
+                made.flush()
+                poll(lambda: has_left(desk.trail_folder))
+            finally:
+                made.close()
+            found = [record for record in file.got if record.event_name == "hft.audit.anchor"]
+            assert [record.context["audit.seq"] for record in found] == [149] * number
+            assert [record.log_type for record in text_only.got] == [LogType.TEXT]
+
+    def test_of_a_living_stream_are_left_to_its_process(self, tmp_path: Path) -> None:
+        desk = Desk(tmp_path)
+        desk.write(2)
+        desk.reader.anchor()
+        assert list(not_exported([tmp_path], "")) == []
+        desk.leave()
+        assert list(not_exported([tmp_path], "")) == []
+        assert recover(desk) == [None]
+        assert list(not_exported([tmp_path], "")) != []  # that reader had no time to note it
+
+
 class TestLines:
     @pytest.mark.parametrize(
         "change",
@@ -365,6 +554,18 @@ class TestLines:
         whole, torn = read_lines(tmp_path / ENTRIES, Entry)
         assert isinstance(whole, Entry)
         assert isinstance(torn, TornLine)
+
+    def test_at_the_end_are_found_by_a_look_at_the_end(self, tmp_path: Path) -> None:
+        lines = [to_line(Entry(number=n, first_seq=n, count=1, size=70, head="00" * 32)) for n in range(100)]
+        path = tmp_path / ENTRIES
+        assert last_line(path, Entry) is None
+        path.write_bytes(b"".join(lines) + lines[0][:-1])
+        last = last_line(path, Entry)
+        assert last is not None and last.number == 99
+        path.write_bytes(b"".join(lines)[:-9] + b"\n")
+        assert last_line(path, Entry) is None
+        path.write_bytes(lines[0].replace(b":0", b":1"))
+        assert last_line(path, Entry) is None
 
     def test_of_no_file_are_none(self, tmp_path: Path) -> None:
         assert list(read_lines(tmp_path / ENTRIES, Entry)) == []

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hft_otel.audit.chain import ANCHORS, ENTRIES, Anchor, Entry, Head, kept_name, read_lines, to_line
+from hft_otel.audit.exported import note_exported
 from hft_otel.audit.reading import bodies
 from hft_otel.audit.verify import Verdict, verify
 from tests.unit.audit_support import Desk, make_trail
@@ -164,6 +165,7 @@ def forge(trail: Path) -> None:
     forged = anchors(trail)
     forged[-1] = msgspec.structs.replace(forged[-1], seq=forged[-1].seq - 1, head=head.text)
     (trail / ANCHORS).write_bytes(b"".join(map(to_line, forged)))
+    note_exported(trail.parent, forged[-1])
     from hft_otel.lanes.segment import Header, pack_header
 
     header = pack_header(Header(last.number, last.first_seq + 1, end), end)

@@ -114,7 +114,7 @@ def test_a_disk_that_refuses_is_said_and_raises_nothing(intake: Intake, disk: Di
 def test_a_segment_that_is_settled_meanwhile_is_no_fault(tmp_path: Path, disk: Disk) -> None:
     (tmp_path / "00000000.seg").write_bytes(b"x")
     (tmp_path / "readme.seg").write_bytes(b"x")
-    sync = DiskSync(lambda: tmp_path)
+    sync = DiskSync(lambda: (tmp_path,))
     real, os.fdatasync = os.fdatasync, lambda descriptor: (_ for _ in ()).throw(FileNotFoundError())
     sync.sync(0)
     os.fdatasync = real
@@ -148,7 +148,7 @@ def test_a_forked_child_does_not_wait_for_its_parent_s_lock(intake: Intake, disk
 def test_a_flusher_asks_only_where_something_is_new(tmp_path: Path, disk: Disk) -> None:
     (tmp_path / "00000000.seg").write_bytes(b"x")
     position = [0, 64]
-    flusher = Flusher(DiskSync(lambda: tmp_path), 0.001, lambda: (position[0], position[1]), lambda: 0)
+    flusher = Flusher(DiskSync(lambda: (tmp_path,)), 0.001, lambda: (position[0], position[1]), lambda: 0)
     flusher.start()
     poll(lambda: len(disk.synced) == 1)
     time.sleep(0.02)

@@ -146,7 +146,7 @@ def test_an_audit_journal_without_files_is_said() -> None:
     watch = Watch()
     watch.journal = "no space left on device"
     [line] = watch.look()
-    assert "no space left on device" in line and "in memory only" in line
+    assert line == "the audit journal has a problem: no space left on device"
     watch.journal = ""
     assert watch.look() == ["the audit journal has recovered"]
 

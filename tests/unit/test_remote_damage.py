@@ -197,7 +197,7 @@ def test_a_control_page_that_names_another_folder_has_nobody_else_s_files_remove
     other.mkdir()
     (other / "00000000.seg").write_bytes(b"x")
     page = ControlPage.load(writing.stream_folder / "control")
-    page.text = str(other)
+    page.journals = (str(other),)
     reading, _ = read_all(writing.stream_folder)
     reading.intake.close(remove=True)
     assert (other / "00000000.seg").exists()
