@@ -24,7 +24,7 @@ from .lanes.intake import Drain, Intake, Pipeline, agent_intake, drain_by_defaul
 from .lanes.journal import Journal
 from .lanes.shared import default_folder
 from .ledger import FlushReport
-from .lifecycle import at_end
+from .lifecycle import at_end, at_sigterm
 from .logger import HFTLogger
 from .notices import Notices, say, watching
 from .record import LogLevel, LogType
@@ -127,6 +127,7 @@ class _Process:
             wired = self._wire(config)
             if config.stdlib.bridge and len(self._wired) > before:
                 self._install_bridge(wired, config)
+            at_sigterm()  # the drain may have been started on a thread, which could not
             return _logger(name, wired)
 
     def bridge(self, config: LogConfig) -> Bridge:
