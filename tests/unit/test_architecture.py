@@ -21,6 +21,7 @@ ROOT = "<root>"
 
 ORDER = (
     "record",
+    "secret_names",
     "redaction",
     "interfaces",
     "_guarded",

@@ -345,7 +345,7 @@ def test_sigterm_drains_once_the_main_thread_has_made_a_logger_after_another_thr
         maker.start()
         maker.join()
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        log = make() if {which == "the same"} else make(global_context={"part": "b"})
+        log = make() if {which == "the same"} else make(global_context=dict(part='b'))
         for number in range(2000):
             log.info("late")
         ready()
@@ -361,7 +361,7 @@ def test_a_default_that_the_application_has_put_back_stays(program: Program) -> 
         assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         make()
-        make(global_context={"part": "b"})
+        make(global_context=dict(part='b'))
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     """)
     assert (status, said) == (0, "")
