@@ -21,6 +21,7 @@ ROOT = "<root>"
 
 ORDER = (
     "record",
+    "_url",
     "secret_names",
     "redaction",
     "interfaces",
