@@ -50,8 +50,12 @@ class LoggerFactory:
 
     @staticmethod
     def _standard(name: str, config: LogConfig | None) -> HFTLogger:
-        config = _copied(config) if config is not None else LoggerFactory._get_default_config()
-        return _process.logger(name, with_environment(config, os.environ))
+        return _process.logger(name, with_environment(LoggerFactory._snapshot(config), os.environ))
+
+    @staticmethod
+    def _snapshot(config: LogConfig | None) -> LogConfig:
+        """Return a copy of a configuration, or the default for None."""
+        return _copied(config) if config is not None else LoggerFactory._get_default_config()
 
     @staticmethod
     def _bridge(config: LogConfig) -> Bridge:
@@ -300,6 +304,11 @@ def _same_folder(one: str | None, other: str | None) -> bool:
 
 
 def _copied(config: LogConfig) -> LogConfig:
+    if not isinstance(config, LogConfig):
+        cause = f"expected a LogConfig, found a value of type {type(config).__name__}"
+        raise ConfigError(
+            cause, path="config", cure="make one by LogConfig.from_yaml(path) or LogConfig.from_dict(mapping)"
+        )
     try:
         return copy.deepcopy(config)
     except Exception as error:  # noqa: BLE001  # a lock, a socket, or whatever a class of the user's raises
