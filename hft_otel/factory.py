@@ -303,7 +303,7 @@ def _same_folder(one: str | None, other: str | None) -> bool:
     return one is not None and other is not None and os.path.realpath(one) == os.path.realpath(other)
 
 
-def _copied(config: LogConfig) -> LogConfig:
+def _copied(config: Any) -> LogConfig:
     if not isinstance(config, LogConfig):
         cause = f"expected a LogConfig, found a value of type {type(config).__name__}"
         raise ConfigError(
