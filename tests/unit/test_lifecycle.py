@@ -607,7 +607,8 @@ class TestAtEnd:
         monkeypatch.setattr(lifecycle, "_stop", None)
         monkeypatch.setattr(lifecycle, "_stopping", False)
         monkeypatch.setattr(lifecycle, "_terminated", False)
-        monkeypatch.setattr(lifecycle, "_installed", True)
+        monkeypatch.setattr(lifecycle, "_at_exit", True)
+        monkeypatch.setattr(lifecycle, "_at_sigterm", True)
         self.kills: list[tuple[int, int]] = []
         monkeypatch.setattr(lifecycle.os, "kill", lambda *call: self.kills.append(call))
         monkeypatch.setattr(lifecycle.signal, "signal", lambda *call: None)
