@@ -87,7 +87,7 @@ class Redactor:
             if self._clean_names.issuperset(mapping):
                 for value in mapping.values():
                     if type(value) is str:
-                        if ":" in value or "=" in value or "eyJ" in value:
+                        if ":" in value or "=" in value or ("J" in value and "eyJ" in value):
                             break
                         if " " in value and (
                             "earer " in value or "-----B" in value or "', " in value or '", ' in value
