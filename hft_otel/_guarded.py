@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -11,16 +12,27 @@ from .redaction import SECRET, Redactor
 __all__ = ["Guarded", "masked"]
 
 
+_ADDRESSES = frozenset({"push_gateway", "endpoint", "audit_endpoint"})
+_LOGIN = re.compile(r"[^/]*@")
+
+
 def masked(value: Any) -> Any:
-    """Return plain data with all values of `headers` hidden: which header carries a secret is anyone's guess."""
+    """Return plain data without what only its place shows to be secret.
+
+    That is all values of `headers`, since which of them carries a secret is anyone's guess, and what stands before
+    the @ of an address without a scheme.
+    """
     if isinstance(value, Mapping):
-        return {
-            key: dict.fromkeys(item, SECRET)
-            if key == "headers" and isinstance(item, Mapping)
-            else masked(item)
-            for key, item in value.items()
-        }
+        return {key: _masked_at(key, item) for key, item in value.items()}
     return [masked(item) for item in value] if isinstance(value, list) else value
+
+
+def _masked_at(key: object, item: Any) -> Any:
+    if key == "headers" and isinstance(item, Mapping):
+        return dict.fromkeys(item, SECRET)
+    if key in _ADDRESSES and isinstance(item, str) and "://" not in item:
+        return _LOGIN.sub(f"{SECRET}@", item, count=1)
+    return masked(item)
 
 
 class Guarded:

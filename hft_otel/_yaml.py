@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -148,7 +149,9 @@ def _load(document: Any, source: str, lines: _Lines, environ: Mapping[str, str])
 
 
 def _what_is_there(document: Mapping[Any, Any]) -> str:
-    return ", ".join(str(key) for key in list(document)[:4]) or "everything"
+    """Name the first keys, if they look like keys: in a file that is no configuration they may be anything."""
+    keys = [key for key in list(document)[:4] if isinstance(key, str) and re.fullmatch(r"[\w-]{1,40}", key)]
+    return ", ".join(keys) or "everything"
 
 
 def _substituted(data: Mapping[str, Any], environ: Mapping[str, str], place: Place) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ._canonical import canonical
-from ._validation import keeps_audit, takes
+from ._validation import Place, keeps_audit, takes
 from .config import (
     BACKEND_KINDS,
     BackendConfig,
@@ -87,7 +87,7 @@ class Builder:
                 if getattr(backend, "via", "sdk") != "collector":
                     self._claim(name, backend, _key(backend, config), config)
                     if isinstance(backend, CustomConfig):
-                        _load_custom(backend.class_path)
+                        _load_custom(name, backend, config)
                     elif type(backend) not in BACKEND_KINDS.values():
                         raise _no_destination(name, backend, config)
 
@@ -112,8 +112,8 @@ class Builder:
         for name, backend in enabled.items():
             if getattr(backend, "via", "sdk") == "collector":
                 if group is None:
-                    cause = f"{config.source or 'config'}: logging.backends.{name}: via: collector needs the otlp backend"
-                    raise ConfigError(f"{cause}; add `otlp: {{enabled: true}}` under backends")
+                    cure = "add `otlp: {enabled: true}` under backends"
+                    raise (_place(name, config) / "via").error("collector needs the otlp backend", cure)
                 live[name] = ViaCollector(name, group, takes(backend))
             elif name not in live:
                 live[name] = self._shared(name, backend, config)
@@ -140,11 +140,15 @@ class Builder:
         else:
             return
         if self._claims.setdefault(claim, key) != key:
-            where = f"{config.source or 'config'}: logging.backends.{name}.config.{claim[0]}"
-            raise ConfigError(
-                f"{where}: {claim[1]} is in use by another backend with other options; "
-                f"give both the same options or another {claim[0]}"
+            raise (_place(name, config) / "config" / claim[0]).error(
+                f"{claim[1]} is in use by another backend with other options",
+                f"give both the same options, or one another {claim[0]}; in a notebook, where the options were "
+                "changed and the cell run again, restart the kernel",
             )
+
+
+def _place(name: str, config: LogConfig) -> Place:
+    return Place(config.source, ("logging", "backends", name))
 
 
 def _enabled(config: LogConfig) -> dict[str, BackendConfig]:
@@ -203,10 +207,10 @@ def _build_destination(name: str, backend: BackendConfig, config: LogConfig) -> 
 
 def _no_destination(name: str, backend: BackendConfig, config: LogConfig) -> ConfigError:
     kinds = (DatadogConfig, ElasticsearchConfig)
-    hint = "; set `via: collector`" if isinstance(backend, kinds) else ""
-    return ConfigError(
-        f"{config.source or 'config'}: logging.backends.{name}: no destination for this backend{hint}"
+    cure = (
+        "set `via: collector`" if isinstance(backend, kinds) else "use one of the types of backends there are"
     )
+    return _place(name, config).error("this process has no destination for this backend", cure)
 
 
 def _build_custom(name: str, backend: CustomConfig, config: LogConfig) -> LogBackend:
@@ -214,7 +218,7 @@ def _build_custom(name: str, backend: CustomConfig, config: LogConfig) -> LogBac
     from .destinations.exporters import destination_for
     from .destinations.foreign import as_destination, build_custom
 
-    found = _load_custom(backend.class_path)
+    found = _load_custom(name, backend, config)
     if not issubclass(found, LogBackend):
         return destination_for(
             found,
@@ -223,14 +227,33 @@ def _build_custom(name: str, backend: CustomConfig, config: LogConfig) -> LogBac
             config=backend.config,
             instruments=config.instruments,
         )
-    return as_destination(build_custom(backend.class_path, backend.config), name)
+    with _placed(name, config):
+        return as_destination(build_custom(backend.class_path, backend.config), name)
 
 
-def _load_custom(class_path: str) -> type[Any]:
+def _load_custom(name: str, backend: CustomConfig, config: LogConfig) -> type[Any]:
     """Import the user's class."""
     from .otel.sdk import LogRecordExporter, MetricExporter, SpanExporter
 
-    return load_class(class_path, (LogBackend, LogRecordExporter, MetricExporter, SpanExporter))
+    with _placed(name, config):
+        return load_class(backend.class_path, (LogBackend, LogRecordExporter, MetricExporter, SpanExporter))
+
+
+@contextmanager
+def _placed(name: str, config: LogConfig) -> Iterator[None]:
+    """Say of an error in a backend's options which backend it is, and where that stands."""
+    try:
+        yield
+    except ConfigError as error:
+        if error.file is not None:
+            raise
+        place = _place(name, config)
+        raise ConfigError(
+            error.cause,
+            file=place.file,
+            path=f"{place}.{error.path}" if error.path else str(place),
+            cure=error.cure,
+        ) from error.__cause__
 
 
 def _resource(config: LogConfig) -> Any:

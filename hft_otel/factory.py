@@ -24,7 +24,7 @@ from .lanes.intake import Drain, Intake, Pipeline, agent_intake, drain_by_defaul
 from .lanes.journal import Journal
 from .lanes.shared import default_folder
 from .ledger import FlushReport
-from .lifecycle import at_end
+from .lifecycle import at_end, at_sigterm
 from .logger import HFTLogger
 from .notices import Notices, say, watching
 from .record import LogLevel, LogType
@@ -50,8 +50,12 @@ class LoggerFactory:
 
     @staticmethod
     def _standard(name: str, config: LogConfig | None) -> HFTLogger:
-        config = _copied(config) if config is not None else LoggerFactory._get_default_config()
-        return _process.logger(name, with_environment(config, os.environ))
+        return _process.logger(name, with_environment(LoggerFactory._snapshot(config), os.environ))
+
+    @staticmethod
+    def _snapshot(config: LogConfig | None) -> LogConfig:
+        """Return a copy of a configuration, or the default for None."""
+        return _copied(config) if config is not None else LoggerFactory._get_default_config()
 
     @staticmethod
     def _bridge(config: LogConfig) -> Bridge:
@@ -127,6 +131,7 @@ class _Process:
             wired = self._wire(config)
             if config.stdlib.bridge and len(self._wired) > before:
                 self._install_bridge(wired, config)
+            at_sigterm()  # the drain may have been started on a thread, which could not
             return _logger(name, wired)
 
     def bridge(self, config: LogConfig) -> Bridge:
@@ -310,7 +315,12 @@ def _same_folder(one: str | None, other: str | None) -> bool:
     return one is not None and other is not None and os.path.realpath(one) == os.path.realpath(other)
 
 
-def _copied(config: LogConfig) -> LogConfig:
+def _copied(config: Any) -> LogConfig:
+    if not isinstance(config, LogConfig):
+        cause = f"expected a LogConfig, found a value of type {type(config).__name__}"
+        raise ConfigError(
+            cause, path="config", cure="make one by LogConfig.from_yaml(path) or LogConfig.from_dict(mapping)"
+        )
     try:
         return copy.deepcopy(config)
     except Exception as error:  # noqa: BLE001  # a lock, a socket, or whatever a class of the user's raises

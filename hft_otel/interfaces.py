@@ -86,7 +86,7 @@ class HFTLoggerInterface(ABC):
         """Wait, without blocking the event loop, until what was logged so far is delivered; see `force_flush`."""
 
     @abstractmethod
-    def force_flush(self, timeout: float = 5.0) -> FlushReport:
+    def force_flush(self, timeout: float | None = 5.0) -> FlushReport:
         """Wait at most `timeout` seconds until what was logged so far is delivered; falsy when something is not."""
 
     @abstractmethod

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-__all__ = ["at_end", "end_now"]
+__all__ = ["at_end", "at_sigterm", "end_now"]
 
 _stop: Callable[[], None] | None = None
-_installed = False
+_at_exit = False
+_at_sigterm = False
 _stopping = False
 _terminated = False
 """SIGTERM came while the process was draining already."""
@@ -29,21 +30,54 @@ def at_end(stop: Callable[[], None]) -> None:
 
     A forked child forgets its parent's: what that would drain is the parent's.
     """
-    global _stop, _installed  # noqa: PLW0603  (a process has one end)
+    global _stop, _at_exit  # noqa: PLW0603  (a process has one end)
     _stop = stop
-    if _is_multiprocessing_child():
-        from multiprocessing.util import Finalize
-
-        Finalize(None, end_now, exitpriority=0)  # such children leave by os._exit, past atexit
-    if not _installed:
-        _installed = True
+    if "multiprocessing.util" in sys.modules:  # not imported here, for those that do not use it
+        _in_multiprocessing()
+    if not _at_exit:
+        _at_exit = True
         atexit.register(end_now)
-        _chain_sigterm()
+    at_sigterm()
 
 
-def _is_multiprocessing_child() -> bool:
-    process = sys.modules.get("multiprocessing.process")  # not imported here, for those that do not use it
-    return process is not None and process.parent_process() is not None
+def at_sigterm() -> None:
+    """Drain at SIGTERM too, unless the application sees to it; for the main thread, which alone may say so."""
+    global _at_sigterm  # noqa: PLW0603  (see above)
+    if _at_sigterm or threading.current_thread() is not threading.main_thread():
+        return
+    _at_sigterm = True  # once: whoever takes our handler away later means it
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+class _Bootstrap:
+    """Something to hold on to, as multiprocessing wants for what it calls in a child."""
+
+
+_bootstrap: _Bootstrap | None = None
+
+
+def _in_multiprocessing() -> None:
+    """See to the end of children, who leave by os._exit, past atexit.
+
+    One may log before it is one: while a forkserver's child imports the main module and unpickles its arguments. It
+    forgets all finalizers when it begins its work, and then calls what was registered for that.
+    """
+    global _bootstrap  # noqa: PLW0603  (see above)
+    from multiprocessing.process import parent_process
+    from multiprocessing.util import register_after_fork
+
+    if parent_process() is not None:
+        _finalize()
+    if _bootstrap is None:
+        _bootstrap = _Bootstrap()
+        register_after_fork(_bootstrap, _finalize)
+
+
+def _finalize(_: object = None) -> None:
+    from multiprocessing.util import Finalize
+
+    Finalize(None, end_now, exitpriority=0)
 
 
 def end_now() -> None:
@@ -58,13 +92,6 @@ def end_now() -> None:
     _stopping = False
     if _terminated:
         _terminate()
-
-
-def _chain_sigterm() -> None:
-    if threading.current_thread() is not threading.main_thread():
-        return  # Python allows only the main thread to set handlers; exit still drains
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _on_sigterm)
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:

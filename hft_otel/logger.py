@@ -8,7 +8,9 @@ The worker does the rest: reserved words that need no capture, `%`-formatting, r
 from __future__ import annotations
 
 import logging
+import math
 import pickle
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from time import time_ns
@@ -49,6 +51,7 @@ _MAX_BOUND = 16 * 1024
 """Bytes of persistent context in every record; what is longer would leave records no space in a segment."""
 _LIMITS = (65_536, 2_048, 128)
 """Characters to which strings are cut, tried in turn until the record fits."""
+_FLUSH_TIMEOUT = 5.0
 
 
 class HFTLogger(HFTLoggerInterface, StandardLogger):
@@ -128,7 +131,10 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
             if type(event) is not str:
                 self._capture_audit(event, context)
                 return
-            safe = self._pipeline.redactor.redact(context)
+            redactor = self._pipeline.redactor
+            if event not in redactor.clean_events:
+                event = redactor.redact_event(event)
+            safe = redactor.redact(context, whole=True)
             if current := current_context():
                 body = encode((time_ns(), self._heads[-1], event, safe, trace_of(current), scope_of(current)))
             else:
@@ -170,16 +176,12 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
     async def flush(self, timeout: float | None = None) -> FlushReport:
         """Wait, without blocking the event loop, until what was logged so far is delivered; see `force_flush`."""
         drain = self._intake.ensure_drain()
-        return (
-            FlushReport.nothing()
-            if drain is None
-            else await drain.flush_async(5.0 if timeout is None else timeout)
-        )
+        return FlushReport.nothing() if drain is None else await drain.flush_async(_seconds(timeout))
 
-    def force_flush(self, timeout: float = 5.0) -> FlushReport:
+    def force_flush(self, timeout: float | None = _FLUSH_TIMEOUT) -> FlushReport:
         """Wait at most `timeout` seconds until what was logged so far is delivered; falsy when something is not."""
         drain = self._intake.ensure_drain()
-        return FlushReport.nothing() if drain is None else drain.flush(timeout)
+        return FlushReport.nothing() if drain is None else drain.flush(_seconds(timeout))
 
     def close(self, timeout: float = 2.0) -> FlushReport:
         """Flush, and ignore (but count) every later call of this logger."""
@@ -315,7 +317,7 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
         if event is MISSING:
             context = dict(context)
             event = context.pop("event", "")
-        event = cut(message_text(event), 1024)
+        event = cut(self._pipeline.redactor.redact_text(cut(message_text(event), 8192)), 1024)
         trace, scope = trace_and_scope()
         now = time_ns()
         for limit in _LIMITS:
@@ -340,6 +342,15 @@ class _Text(NamedTuple):
     exception: PackedException | None = None
     stack: str | None = None
     site: Site | None = None
+
+
+def _seconds(timeout: object) -> float:
+    """Return a timeout that can be waited for: the default for None, and for what is no number."""
+    try:
+        seconds = float(timeout)  # type: ignore[arg-type]  # what it raises is caught
+    except Exception:
+        return _FLUSH_TIMEOUT
+    return _FLUSH_TIMEOUT if math.isnan(seconds) else min(max(seconds, 0.0), threading.TIMEOUT_MAX / 2)
 
 
 class _ToAll:

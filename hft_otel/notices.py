@@ -17,6 +17,7 @@ from typing import NamedTuple, TextIO
 
 from .ledger import FlushReport
 from .outbox import Outbox
+from .redaction import Redactor
 from .worker import Worker
 
 __all__ = ["Notices", "say", "watching"]
@@ -28,6 +29,8 @@ _QUIET = 5.0
 """Seconds without a further loss after which it counts as recovered."""
 _LONGEST = 1024
 """Bytes of a line; a pipe that takes anything takes as many without blocking."""
+_redactor = Redactor()
+"""What others say of a failure may show the URL, and with it a password."""
 _CURES = {
     "room_full": "more is logged than the worker can take; log less, or raise the logger's min_level",
     "queue_full": "it takes less than it is sent; route less to it",
@@ -38,7 +41,7 @@ _PARKED = "; refused audit events are parked: hft-otel audit show --parked"
 
 def say(message: str) -> None:
     """Write one line to stderr; never raises, and gives up after a fifth of a second where nobody reads."""
-    line = f"hft-otel: {' '.join(message.split())}"
+    line = f"hft-otel: {' '.join(_redactor.redact_text(message).split())}"
     try:
         stream = sys.stderr
         descriptor = _descriptor(stream)

@@ -13,85 +13,31 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from .secret_names import ONLY_AFTER, joined, may_name_a_secret, names_a_secret
+
 __all__ = ["SECRET", "Redactor"]
 
 SECRET = "***"
 MAX_DEPTH = 16
 MAX_VALUES = 100_000
-"""Containers and their items looked at in one call; what lies beyond is replaced, so that no input keeps a thread busy."""
+"""Containers, their items, and eights of characters looked at in one call; what lies beyond is left out for a
+replacement, so that no input keeps a thread busy."""
+MAX_TEXT = 1_000_000
+"""Characters of a text that are searched; what lies beyond is replaced where there is anything to search for."""
 MAX_NAMES = 4096
 """Names remembered; names made at run time (an order id as a key) must not fill the memory."""
 MAX_NAME = 64
 """Characters looked at for the name before a value in text, and length of a name that is remembered."""
+BEYOND = "hft.redaction_cut"
+"""The key that stands for what was left out of a mapping."""
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# The last word of a name says what the value is: `token_price` is a price, `access_token` a token.
-_ALWAYS = _words(
-    "secret secrets signature passphrase passphrases password passwords passwd pwd authorization cookie cookies "
-    "credential credentials creds mnemonic mnemonics auth jwt hmac otp totp passcode sig"
+# What shows by itself that it is secret: the inside of a private key in PEM, and JSON web tokens.
+_BARE = re.compile(
+    r"""(?P<head>-----BEGIN\ [A-Z0-9 ]{0,40}PRIVATE\ KEY(?:\ BLOCK)?-----).*?(?P<tail>-----END|\Z)
+      | (?<![\w-])eyJ[\w-]{8,}+\.[\w-]{4,}+(?:\.[\w-]*+){1,3}""",
+    re.DOTALL | re.VERBOSE,
 )
-# Secret unless the word before says otherwise: in trading a token is often a coin, and a sign +1 or -1.
-_UNLESS = {
-    "token": _words(
-        "base quote input output in out sell buy from to gas fee lp native wrapped reward governance stable margin "
-        "collateral underlying settle settlement traded next stop eos pad"
-    ),
-    "sign": _words("plus minus dollar call price position side direction profit pnl delta order percent"),
-}
-# Secret only after one of these: a key may be a dictionary's, a phrase a sentence's, a seed a random generator's.
-_HOLDERS = _words(
-    "api app secret private access auth security signing encryption master client session service user bearer "
-    "refresh id oauth hmac rsa ssh wallet consumer account exchange bot csrf"
-)
-_KEYS = _words("api secret private access listen signing encryption master hmac rsa ssh wallet consumer")
-_SEEDS = _words("wallet master mnemonic recovery private secret account bip39")
-_ONLY_AFTER = {
-    "key": _KEYS,
-    "keys": _KEYS,
-    "tokens": _HOLDERS,
-    "seed": _SEEDS,
-    "seeds": _SEEDS,
-    "phrase": _words("seed secret recovery backup mnemonic pass wallet"),
-    "words": _words("mnemonic seed"),
-    "string": _words("connection"),
-    "url": _words("webhook"),
-}
-# The same written as one word, `apikey` or `MEXC-APIKEY`.
-_FUSED = frozenset(
-    {before + head for head, befores in _ONLY_AFTER.items() for before in befores}
-    | {before + head for head in ("token", "secret", "sign", "signature", "password") for before in _HOLDERS}
-    | {"setcookie", "dbpassword"}
-)
-_FORMS = _words("raw plain plaintext b64 base64 hex header hash str")
-"""Last words that say how a value is written, not what it is."""
-
-_HINTS = (
-    *(
-        "@",
-        "earer ",
-        "auth",
-        "cookie",
-        "cred",
-        "hmac",
-        "jwt",
-        "key",
-        "mnemonic",
-        "otp",
-        "pass",
-        "phrase",
-        "pwd",
-    ),
-    *("secret", "seed", "sig", "string", "token", "url", "words"),
-)
-"""One of these stands in every text that names a secret in our words, and in few others; a test holds it to that."""
-
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-_SEPARATOR = re.compile(r"[\W_]+")
-
 # Text is searched for what stands between a name and its value; from there the name is read backwards. A message
 # without such a place costs nearly nothing, and the time is linear in the text's length.
 _SPOT = re.compile(r"[=:,]|[Bb]earer ")
@@ -122,47 +68,72 @@ class Redactor:
     into (too deep, too much, broken) is replaced as a whole. One object may be shared between threads.
     """
 
-    __slots__ = ("_clean_names", "_extra", "_secret_names")
+    __slots__ = ("_clean_names", "_extra", "_secret_names", "clean_events")
 
     def __init__(self, extra_keys: Iterable[object] = ()) -> None:
-        self._extra = frozenset(_joined(key) for key in extra_keys if isinstance(key, str))
+        self._extra = frozenset(joined(key) for key in extra_keys if isinstance(key, str))
         self._clean_names: set[str] = set()
         self._secret_names: set[str] = set()
+        self.clean_events: set[str] = set()
+        """What `redact_event` need not be asked about again."""
 
-    def redact(self, mapping: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    def redact(self, mapping: Mapping[Any, Any], *, whole: bool = False) -> Mapping[Any, Any]:
         """Return the mapping without secrets: the same object where there are none, else a copy as a dict.
 
-        Strings inside are treated as `redact_text` does.
+        Strings inside are treated as `redact_text` does, and the second of a pair whose first is a secret's name as
+        that name's value. With `whole`, raises ValueError where there is more than is looked at in one call.
         """
         try:
             if self._clean_names.issuperset(mapping):
                 for value in mapping.values():
                     if type(value) is str:
-                        if ":" in value or "=" in value or "earer " in value:
+                        if ":" in value or "=" in value or ("J" in value and "eyJ" in value):
+                            break
+                        if " " in value and (
+                            "earer " in value or "-----B" in value or "', " in value or '", ' in value
+                        ):
                             break
                     elif type(value) not in _ATOMS:
                         break
                 else:
                     return mapping
-            return self._copy(mapping, MAX_DEPTH, [MAX_VALUES])
+            clean = self._copy(mapping, MAX_DEPTH, left := [MAX_VALUES])
         except Exception:  # noqa: BLE001  (never raises: the caller may be a trading thread)
             try:  # another thread may have changed the mapping meanwhile
-                return self._copy(dict(mapping), MAX_DEPTH, [MAX_VALUES])
+                clean = self._copy(dict(mapping), MAX_DEPTH, left := [MAX_VALUES])
             except Exception:  # noqa: BLE001  (a broken mapping)
                 return {"redaction_failed": SECRET}
+        if whole and left[0] < 0:
+            raise ValueError("more than is looked at in one call")
+        return clean
+
+    def redact_event(self, event: str) -> str:
+        """Return an event's name as `redact_text` does, and remember it if it is short and clean."""
+        clean = self.redact_text(event)
+        if clean is event and len(event) <= MAX_NAME:
+            if len(self.clean_events) >= MAX_NAMES:
+                self.clean_events.clear()
+            self.clean_events.add(event)
+        return clean
 
     def redact_text(self, text: str) -> str:
         """Return the text with what follows a secret's name, and passwords in URLs, replaced.
 
         Seen are `api_key=abc`, `signature: abc`, `"secret": "abc"` (JSON, Python's repr, escaped quotes),
-        `api key: abc`, `Authorization: Bearer abc`, `?signature=abc`, `('X-API-KEY', 'abc')`, `Bearer abc`, `scheme://user:abc@host`.
+        `api key: abc`, `Authorization: Bearer abc`, `?signature=abc`, `('X-API-KEY', 'abc')`, `Bearer abc`, `scheme://user:abc@host`,
+        the inside of a private key in PEM, and JSON web tokens (`eyJ...`).
         Not seen are secrets without a name; names and values apart by words or spaces alone (`the secret is abc`);
         the rest of an unquoted value after a space, a bracket or one of `,;&"'` (phrases, cookies and authorization
         go to the end of the line); a URL's password that holds `/`; percent-encoded separators.
         """
         try:
-            paired = "=" in text or ":" in text or "earer " in text or "', " in text or '", ' in text
-            return self._clean(text) if paired and (self._extra or _may_name_a_secret(text)) else text
+            if "eyJ" in text or "-----B" in text:
+                text = _bounded(text)
+                text = _BARE.sub(_bare_hidden, text)
+            if "=" in text or ":" in text or "earer " in text or "', " in text or '", ' in text:
+                text = _bounded(text)
+                return self._clean(text) if self._extra or may_name_a_secret(text) else text
+            return text
         except Exception:  # noqa: BLE001  (never raises; not a string, for one)
             return SECRET
 
@@ -184,23 +155,29 @@ class Redactor:
         return secret
 
     def _decide(self, key: str) -> bool:
-        return _joined(key) in self._extra or _names_a_secret(key)
+        if self._extra and joined(key) in self._extra:
+            return True
+        return may_name_a_secret(key) and names_a_secret(key)
 
     def _copy(self, mapping: Mapping[Any, Any], depth: int, left: list[int]) -> Mapping[Any, Any]:
-        left[0] -= len(mapping)
         copy = {}
         changed = False
         for key, value in mapping.items():
+            left[0] -= 1
+            if left[0] < 0:
+                copy[BEYOND] = SECRET
+                return copy
             copy[key] = new = _hidden(value) if self.is_secret(key) else self._value(value, depth, left)
             changed = changed or new is not value
         return copy if changed else mapping
 
     def _value(self, value: Any, depth: int, left: list[int]) -> Any:
         kind = type(value)
-        if kind is str:
-            return self.redact_text(value)
         if kind in _ATOMS:
             return value
+        if kind is str:
+            left[0] -= len(value) >> 3
+            return self.redact_text(value) if left[0] >= 0 else SECRET
         left[0] -= 1
         if depth <= 0 or left[0] < 0:
             return SECRET
@@ -212,19 +189,45 @@ class Redactor:
     def _nested(self, value: Any, depth: int, left: list[int]) -> Any:
         """Look into containers, and into the objects that an encoder would take as mappings of their fields."""
         if isinstance(value, str):
-            return self.redact_text(str.__str__(value))
+            return self._value(str.__str__(value), depth, left)
         if isinstance(value, (bytes, bytearray)):
-            text = value.decode("latin-1")
+            left[0] -= len(value) >> 3
+            text = value.decode("latin-1") if left[0] >= 0 else SECRET
             clean = self.redact_text(text)
-            return value if clean is text else clean.encode("latin-1")
+            return value if clean is text and left[0] >= 0 else clean.encode("latin-1")
         if isinstance(value, (list, tuple, Set)):
-            left[0] -= len(value)
-            items = [self._value(item, depth, left) for item in value]
-            same = all(new is old for new, old in zip(items, value, strict=True))
-            return value if same else tuple(items) if isinstance(value, tuple) else items
+            return self._items(value, depth, left)
         fields = value if isinstance(value, Mapping) else _fields_of(value)
         copy = fields and self._copy(fields, depth, left)
         return value if copy is fields else copy
+
+    def _items(self, values: Any, depth: int, left: list[int]) -> Any:
+        items = []
+        changed = False
+        for item in values:
+            left[0] -= 1
+            if left[0] < 0:
+                items.append(SECRET)
+                changed = True
+                break
+            new = (
+                _hidden(item)
+                if len(items) == 1 and self._names_second(values)
+                else self._value(item, depth, left)
+            )
+            items.append(new)
+            changed = changed or new is not item
+        return values if not changed else tuple(items) if isinstance(values, tuple) else items
+
+    def _names_second(self, values: Any) -> bool:
+        """Say whether it is a pair of a secret's name and its value, as HTTP clients hand out headers."""
+        if isinstance(values, Set) or len(values) != 2:
+            return False
+        name = values[0]
+        if isinstance(name, (bytes, bytearray)):
+            name = name.decode("latin-1") if len(name) <= MAX_NAME else ""
+        # Not `is_secret`: the prices of an order book are no names to remember.
+        return isinstance(name, str) and len(name) <= MAX_NAME and self._decide(str.__str__(name))
 
     def _clean(self, text: str) -> str:
         parts: list[str] = []
@@ -262,38 +265,18 @@ class Redactor:
         if found is None:
             return ""
         name = found["word"][::-1]
-        if not self.is_secret(name) and name.lower() in _ONLY_AFTER:
+        if not self.is_secret(name) and name.lower() in ONLY_AFTER:
             name = found["name"][::-1]  # such as `api key: abc`
         return name if self.is_secret(name) else ""
 
 
-def _may_name_a_secret(text: str) -> bool:
-    """Say quickly whether a closer look is worth it: it costs two microseconds for every separator."""
-    lowered = text.lower()
-    for hint in _HINTS:  # noqa: SIM110  (any() would make a generator, on a path that counts its calls)
-        if hint in lowered:
-            return True
-    return False
+def _bounded(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + SECRET
 
 
-def _names_a_secret(name: str) -> bool:
-    """Decide by the words of a name, whatever their case and separators."""
-    words = [word.lower() for part in _SEPARATOR.split(name) for word in _WORD.findall(part)]
-    numbered = False
-    while len(words) > 1 and (words[-1].isdigit() or words[-1] in _FORMS):
-        numbered = words.pop().isdigit() or numbered
-    if not words:
-        return False
-    head, before = words[-1], words[-2] if len(words) > 1 else ""
-    if head in _ALWAYS or head in _FUSED or before in _ONLY_AFTER.get(head, ()):
-        return True
-    if head in _UNLESS:  # token0 and token1 are the two coins of a pool
-        return before not in _UNLESS[head] and not (numbered and not before)
-    return head == "seed" and not before and not numbered
-
-
-def _joined(name: str) -> str:
-    return _SEPARATOR.sub("", name).lower()
+def _bare_hidden(found: re.Match[str]) -> str:
+    head = found["head"]
+    return SECRET if head is None else head + SECRET + found["tail"]
 
 
 def _hidden(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Iterable
 from os import PathLike
@@ -30,7 +29,7 @@ def bridge_stdlib(
     alone, with all below them. Without `config`, that of `LoggerFactory.create_logger`. Ends by the bridge's
     `uninstall`, at the end of a `with`, or by `unbridge_stdlib`. Raises ConfigError, and nothing else.
     """
-    config = LogConfig.default() if config is None else copy.deepcopy(config)
+    config = LoggerFactory._snapshot(config)
     config.stdlib = StdlibConfig(True, level, exclusive, list(exclude))
     return LoggerFactory._bridge(config)
 

@@ -13,10 +13,12 @@ import msgspec
 
 from ..lanes import streams
 from ..ledger import DestinationSums, FlushReport, LaneSums
+from ..redaction import Redactor
 
 __all__ = ["FILE", "DestinationStatus", "LaneStatus", "Pulse", "Seen", "Status", "look"]
 
 FILE = "status.json"
+_redactor = Redactor()
 STALE = 5.0
 """Seconds after which a status says nothing of now."""
 
@@ -110,7 +112,7 @@ class Pulse:
             lag=lag,
             lanes=[self._lane(sums, elapsed, fill) for sums in report.lanes],
             destinations=[self._destination(sums, elapsed, problem_of) for sums in report.destinations],
-            problems=[problem for problem in problems if problem],
+            problems=[_redactor.redact_text(problem) for problem in problems if problem],
         )
         self._base.written = now
         with contextlib.suppress(OSError):
@@ -138,7 +140,7 @@ class Pulse:
             sums.pending,
             sums.dropped,
             self._rate(f"to {sums.destination}", sums.type, sums.delivered, elapsed),
-            problem_of(sums.destination),
+            _redactor.redact_text(problem_of(sums.destination)),
         )
 
     def _rate(self, place: str, kind: str, total: int, elapsed: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from .._url import split_login
 from .._validation import OF_SIGNAL
 from ..config import DEVELOPMENT_ENVIRONMENTS, BackendConfig, ConsoleConfig, FileConfig, LogConfig, OtlpConfig
 from ..otel.convert import severity
@@ -50,7 +51,7 @@ def way_out(config: LogConfig, backend: str, log_type: LogType) -> str:
         endpoint = otlp.audit_endpoint
     if not parts:
         return "nothing: its form is left out by audits of the otlp backend"
-    return f"{' and '.join(f'{name}.{part}' for part in parts)}, {endpoint}"
+    return f"{' and '.join(f'{name}.{part}' for part in parts)}, {split_login(endpoint or '')[0] or None}"
 
 
 def hops(config: LogConfig, backend: str, log_type: LogType) -> list[Hop]:

@@ -304,9 +304,7 @@ def build_custom(class_path: str, config: Mapping[str, Any] | None = None) -> Lo
     try:
         takes_config = _takes_argument(made)
         if options and not takes_config:
-            raise ConfigError(
-                f"class: {class_path} takes no config, but some is given; add __init__(self, config)"
-            )
+            raise _error(f"{class_path} takes no config, but some is given", "add __init__(self, config)")
         backend: LogBackend = made(options) if takes_config else made()
     except ConfigError:
         raise

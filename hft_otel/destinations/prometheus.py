@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .._url import split_login
 from ..config import InstrumentConfig, PrometheusConfig
 from ..record import LogLevel, LogRecord, LogType
 from ._options import level_named, typed_options
@@ -152,17 +154,26 @@ class PrometheusBackend(Destination):
 
     def _push(self) -> bool:
         from prometheus_client import push_to_gateway
+        from prometheus_client.exposition import basic_auth_handler, default_handler
 
         config = self._config
         assert self._registry is not None
         assert config.push_gateway is not None
+        gateway, login = split_login(config.push_gateway)
+        handler = default_handler
+        if login is not None:
+            handler = partial(basic_auth_handler, username=login[0], password=login[1])
         try:
             push_to_gateway(
-                config.push_gateway, job=config.job_name, registry=self._registry, timeout=PUSH_TIMEOUT
+                gateway,
+                job=config.job_name,
+                registry=self._registry,
+                timeout=PUSH_TIMEOUT,
+                handler=handler,
             )
         except Exception as error:  # noqa: BLE001  # counted; a metric is pushed again with the next push
             self.exports_failed += 1
-            self.export_error = f"push to {config.push_gateway}: {type(error).__name__}: {error}"
+            self.export_error = f"push to {gateway}: {type(error).__name__}: {error}"
             return False
         self.exports_succeeded += 1
         self.export_error = self._scrape_error

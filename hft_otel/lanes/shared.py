@@ -77,8 +77,7 @@ class SharedLanes:
             self.close(remove=True)
 
     def _make(self) -> None:
-        _check_owner(self.folder)
-        self.stream_folder, self._lock = streams.make_folder(self.folder, self.stream)
+        self.stream_folder, self._lock = streams.make_folder(self.folder, self.stream, private=True)
         for room in ("low", "high", "metric"):
             self.supplies[room] = SharedSupply(list(self._segments(room, getattr(self.sizes, room))))
         self.control = ControlPage.create(self.stream_folder / CONTROL, os.getpid(), time.time_ns())
@@ -128,11 +127,3 @@ class SharedSupply:
                 )
                 return segment
         raise IndexError("no segment is free")
-
-
-def _check_owner(folder: Path) -> None:
-    """Make the folder of all streams; refuse one that somebody else has made before us. Raises OSError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.lstat()
-    if status.st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to user {status.st_uid}")

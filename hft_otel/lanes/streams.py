@@ -11,6 +11,7 @@ import itertools
 import os
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,12 +43,15 @@ def new_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{time.time_ns():x}"
 
 
-def make_folder(folder: Path, name: str) -> tuple[Path, int]:
+def make_folder(folder: Path, name: str, *, private: bool = False) -> tuple[Path, int]:
     """Make a stream's folder; return it with a descriptor that holds its lock. Raises OSError.
 
-    Locked before others can see it, or they would take it for a dead process's.
+    Locked before others can see it, or they would take it for a dead process's. What is in a folder that somebody else
+    may change is not to be relied on: `folder` must be this user's; unless it is to be `private`, root may have made
+    it, as for a volume, and root itself may use anybody's.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_owner(folder, private=private)
     unseen = folder / f".{name}"
     unseen.mkdir(mode=0o700, exist_ok=True)
     lock = try_lock(unseen)
@@ -61,9 +65,22 @@ def make_folder(folder: Path, name: str) -> tuple[Path, int]:
     return folder / name, lock
 
 
+def _check_owner(folder: Path, *, private: bool) -> None:
+    """Refuse a folder that is somebody else's, and take from others the right to write to an own one."""
+    user = os.getuid()
+    status = folder.stat()
+    for owner in (status.st_uid, folder.lstat().st_uid):  # a link's owner says where it leads
+        if owner != user and (private or 0 not in (owner, user)):
+            raise PermissionError(f"{folder} belongs to user {owner}; name a folder of user {user}")
+    for_all = status.st_mode & stat.S_ISVTX  # as /tmp is, where nobody can remove what is another's
+    if status.st_uid == user and status.st_mode & 0o022 and not for_all:
+        folder.chmod(stat.S_IMODE(status.st_mode) & ~0o022)
+
+
 def try_lock(folder: Path, name: str = LOCK) -> int | None:
     """Return a descriptor that holds a stream's lock, or None where another process does. Raises OSError."""
-    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(folder / name, flags, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

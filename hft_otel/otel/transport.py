@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from .._url import split_login
 from .sdk import exporting
 
 if TYPE_CHECKING:
@@ -296,7 +298,10 @@ def _message_type(signal: str, what: str) -> Any:
 def _grpc_sender(signal: str, options: OtlpOptions) -> Checked:
     import grpc  # type: ignore[import-untyped]  # upstream has no stubs
 
-    endpoint = options.endpoint
+    endpoint, login = split_login(options.endpoint) if options.endpoint else (None, None)
+    headers = {key.lower(): value for key, value in options.headers.items()}
+    if login is not None:  # requests does the same over HTTP
+        headers.setdefault("authorization", _basic(*login))
     secure = options.certificate is not None or (endpoint or "").startswith("https://")
     credentials = None
     if secure:
@@ -310,7 +315,7 @@ def _grpc_sender(signal: str, options: OtlpOptions) -> Checked:
         endpoint=endpoint,
         insecure=None if endpoint is None and not secure else not secure,  # None: as OTEL_* say
         credentials=credentials,
-        headers={key.lower(): value for key, value in options.headers.items()} or None,
+        headers=headers or None,
         timeout=options.timeout,
         compression=grpc.Compression.Gzip if options.compression == "gzip" else None,
         channel_options=_CHANNEL_OPTIONS,
@@ -319,6 +324,10 @@ def _grpc_sender(signal: str, options: OtlpOptions) -> Checked:
     if signal == "logs":
         exporter._translate_data = _message_type(signal, "Request").FromString
     return Checked(exporter, inbox, exporter.export)
+
+
+def _basic(user: str, password: str) -> str:
+    return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 def _read(path: str | None) -> bytes | None:

@@ -250,7 +250,7 @@ def child(number):
 if __name__ == "__main__":
     log = make()
     log.info("text", number=0)
-    for method in ("fork", "spawn"):
+    for method in ("fork", "spawn", "forkserver"):
         context = multiprocessing.get_context(method)
         process = context.Process(target=child, args=(1 + len(method),))
         process.start()
@@ -264,7 +264,7 @@ if __name__ == "__main__":
         assert process.returncode == 0, errors
     await_quiet(world.folder)
     found = records(world.folder)
-    once = Counter([0, 5, 6])
+    once = Counter([0, 5, 6, 11])
     assert (numbers(found, "text"), numbers(found, "sent")) == (once, once), errors
 
 

@@ -84,6 +84,12 @@ def test_what_was_there_before_the_first_beat_is_no_rate(stream: Stream) -> None
     assert stream.pulse.beat(report(100_000)).lanes[0].rate == 0.0
 
 
+def test_a_password_in_a_problem_is_not_written(stream: Stream) -> None:
+    problem = "cannot reach http://user:hunter2@host:9091"
+    said = stream.pulse.beat(report(1), problem_of=lambda name: problem, problems=[problem])
+    assert said.problems == [said.destinations[0].problem] == ["cannot reach http://user:***@host:9091"]
+
+
 def test_the_file_is_replaced_whole_and_is_for_its_user_alone(stream: Stream) -> None:
     for number in range(3):
         stream.pulse.beat(report(number))

@@ -21,6 +21,8 @@ ROOT = "<root>"
 
 ORDER = (
     "record",
+    "_url",
+    "secret_names",
     "redaction",
     "interfaces",
     "_guarded",

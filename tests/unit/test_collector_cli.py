@@ -136,6 +136,19 @@ def test_explain_says_audits_way_where_there_is_one_port(tmp_path: Path) -> None
     assert "from here  otlp.logs, http://127.0.0.1:4318" in result.stdout
 
 
+def test_explain_and_check_show_no_password_of_an_address(tmp_path: Path) -> None:
+    file = tmp_path / "logging.yaml"
+    for address in ("http://user:hunter2@host:4318", "user:hunter2@host:4317"):
+        protocol = "http/protobuf" if "://" in address else "grpc"
+        otlp = f"{{config: {{endpoint: '{address}', protocol: {protocol}}}}}"
+        file.write_text(f"logging: {{environment: dev, backends: {{otlp: {otlp}, elasticsearch: {{}}}}}}")
+        for arguments in (("explain", file, "--type", "AUDIT"), ("check", file)):
+            result = run(*arguments)
+            assert result.exit_code == 0 and "host:431" in result.output, result.output
+            assert "hunter2" not in result.output
+    assert "otlp.logs, host:4317" in run("explain", file, "--type", "AUDIT").stdout
+
+
 def test_check_warns_of_what_the_collector_cannot_do(tmp_path: Path) -> None:
     file = tmp_path / "logging.yaml"
     file.write_text(

@@ -246,6 +246,8 @@ def file_error(tmp_path: Path, text: str | bytes) -> ConfigError:
         ("- logging\n", None, "is no mapping", "begin with `logging:`"),
         ("backends: {}\nmin_level: INFO\n", None, "has no `logging:` key", "put backends, min_level below"),
         ("{}", None, "has no `logging:` key", "put everything below"),
+        ("root:$y$j9T$hunter2:19:0:::\n", None, "has no `logging:` key", "put everything below"),
+        ("hunter2 and more: {}\nlanes: {}\n", None, "has no `logging:` key", "put lanes below"),
         ("logging: &a\n  global_context: {x: *a}\n", (2, None), "nested too deep", "alias"),
     ],
 )

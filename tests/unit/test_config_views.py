@@ -185,3 +185,22 @@ def test_what_python_put_in_is_shown_as_text() -> None:
 @pytest.mark.parametrize(("environment", "shown"), [("dev", "thread"), ("prod", "process")])
 def test_the_effective_configuration_says_who_delivers(environment: str, shown: str) -> None:
     assert effective(LogConfig(environment=environment))["isolation"] == shown
+
+
+@pytest.mark.parametrize("address", ["user:hunter2@host:9091", "http://user:hunter2@host:9091/x"])
+def test_an_address_shows_no_password(address: str) -> None:
+    backends: dict[str, BackendConfig] = {
+        "prometheus": PrometheusConfig(push_gateway=address),
+        "otlp": OtlpConfig(endpoint=address, protocol="grpc"),
+    }
+    config = LogConfig(backends=backends)
+    assert "hunter2" not in str(effective(config)) + repr(config)
+    assert effective(config)["backends"]["prometheus"]["config"]["push_gateway"].endswith(
+        "host" + address.partition("host")[2]
+    )
+    assert (
+        effective(LogConfig(backends={"p": PrometheusConfig(push_gateway="gateway:9091")}))["backends"]["p"][
+            "config"
+        ]["push_gateway"]
+        == "gateway:9091"
+    )

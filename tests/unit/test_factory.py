@@ -37,6 +37,7 @@ from hft_otel.interfaces import HFTLoggerInterface, LogBackend
 from hft_otel.lanes import intake as intake_module
 from hft_otel.ledger import DestinationSums, FlushReport
 from hft_otel.record import LogLevel, LogRecord, LogType
+from hft_otel.stdlib import bridge_stdlib
 from hft_otel.worker import Worker
 
 create = LoggerFactory.create_logger
@@ -53,6 +54,14 @@ class Mine(LogBackend):
 
     async def write(self, record: LogRecord) -> None:
         return None
+
+
+class Demanding(Mine):
+    """One that wants what it is not given."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.key = config["key"]
 
 
 class NoBackend:
@@ -244,7 +253,41 @@ class TestAnError:
     def test_the_same_file_with_other_options(self) -> None:
         create("x", config())
         said = self.refused(backends={"file": FileConfig(file_path="out.log", format="text")})
-        assert "backends.file" in said and "out.log" in said and "options" in said
+        assert said.startswith("logging.backends.file.config.file_path\n  cause: ")
+        assert "out.log is in use" in said and "options" in said
+        assert "another file_path" in said and "restart the kernel" in said
+
+    @pytest.mark.parametrize(
+        "wrong", [{}, {"backends": {}}, "logging.yaml", Path("logging.yaml"), 5, LogConfig]
+    )
+    def test_a_configuration_that_is_none(self, wrong: Any) -> None:
+        for make in (lambda: create("x", wrong), lambda: bridge_stdlib(wrong)):
+            with pytest.raises(ConfigError, match=r"expected a LogConfig[^$]*from_yaml[^$]*from_dict"):
+                make()
+
+    @pytest.mark.parametrize(
+        ("backend", "where"),
+        [
+            (CustomConfig(class_path="no_such_module:X"), ".class"),
+            (CustomConfig(class_path=f"{__name__}:NoBackend"), ".class"),
+            (CustomConfig(class_path=f"{__name__}:Demanding"), ".class"),
+            (OtlpConfig(via="collector"), ".via"),
+            (DatadogConfig(api_key="k", via="sdk"), ""),
+        ],
+        ids=["no module", "no backend", "not buildable", "no way to the Collector", "no destination"],
+    )
+    def test_says_where_it_is_in_which_file(self, backend: BackendConfig, where: str) -> None:
+        made = config(
+            backends={"mine": backend}, routing_rules=[{"backends": ["mine"]}], source="logging.yaml"
+        )
+        with pytest.raises(ConfigError) as caught:
+            LoggerFactory._create_backends(made)
+        assert (caught.value.file, caught.value.path) == ("logging.yaml", f"logging.backends.mine{where}")
+        assert caught.value.cause and caught.value.cure
+        if where == ".class" and "Demanding" not in repr(backend):  # an agent is to build it
+            with pytest.raises(ConfigError) as caught:
+                module._process._builder.check(made)
+            assert (caught.value.file, caught.value.path) == ("logging.yaml", "logging.backends.mine.class")
 
     def test_the_same_file_by_another_name_for_it(self, tmp_path: Path) -> None:
         create("x", config())

@@ -335,8 +335,40 @@ class TestSigterm:
         assert program.lines == ["handler"]
 
 
+@pytest.mark.parametrize("which", ["the same", "another"])
+def test_sigterm_drains_once_the_main_thread_has_made_a_logger_after_another_thread(
+    program: Program, which: str
+) -> None:
+    """Python lets only the main thread set handlers."""
+    status, stderr, _ = program.run_and_terminate(f"""
+        maker = threading.Thread(target=make)
+        maker.start()
+        maker.join()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        log = make() if {which == "the same"} else make(global_context=dict(part='b'))
+        for number in range(2000):
+            log.info("late")
+        ready()
+        time.sleep(60)
+    """)
+    assert (status, stderr) == (-signal.SIGTERM, "")
+    assert program.lines == ["late"] * 2000
+
+
+def test_a_default_that_the_application_has_put_back_stays(program: Program) -> None:
+    status, said = program.run("""
+        make()
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        make()
+        make(global_context=dict(part='b'))
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    """)
+    assert (status, said) == (0, "")
+
+
 class TestChildren:
-    @pytest.mark.parametrize("method", ["fork", "spawn"])
+    @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
     def test_of_multiprocessing_deliver_before_they_end(self, program: Program, method: str) -> None:
         status, stderr = program.run(
             f"""
@@ -360,6 +392,40 @@ class TestChildren:
         assert (status, stderr) == (0, "")
         assert sorted(program.lines) == ["child 0", "child 1", "parent", "parent again"]
         assert program.streams == 0
+
+    @pytest.mark.parametrize("made", ["while main is imported", "while arguments are unpickled"])
+    @pytest.mark.parametrize("method", ["spawn", "forkserver"])
+    def test_of_multiprocessing_deliver_by_a_logger_from_before_their_work(
+        self, program: Program, method: str, made: str
+    ) -> None:
+        early = made == "while main is imported"
+        status, stderr = program.run(
+            f"""
+            def work(log, number):
+                log.info(f"child {{number}}")
+
+            def work_early(number):
+                log.info(f"child {{number}}")
+
+            if {early} or __name__ == "__main__":
+                log = make()
+
+            if __name__ == "__main__":
+                context = multiprocessing.get_context("{method}")
+                children = [
+                    context.Process(target=work_early, args=(number,))
+                    if {early} else context.Process(target=work, args=(log, number))
+                    for number in range(2)
+                ]
+                for child in children:
+                    child.start()
+                for child in children:
+                    child.join()
+                    assert child.exitcode == 0
+            """
+        )
+        assert (status, stderr) == (0, "")
+        assert sorted(program.lines) == ["child 0", "child 1"]
 
     def test_by_os_fork_deliver_and_leave_the_parent_alone(self, program: Program) -> None:
         status, stderr = program.run(
@@ -541,7 +607,8 @@ class TestAtEnd:
         monkeypatch.setattr(lifecycle, "_stop", None)
         monkeypatch.setattr(lifecycle, "_stopping", False)
         monkeypatch.setattr(lifecycle, "_terminated", False)
-        monkeypatch.setattr(lifecycle, "_installed", True)
+        monkeypatch.setattr(lifecycle, "_at_exit", True)
+        monkeypatch.setattr(lifecycle, "_at_sigterm", True)
         self.kills: list[tuple[int, int]] = []
         monkeypatch.setattr(lifecycle.os, "kill", lambda *call: self.kills.append(call))
         monkeypatch.setattr(lifecycle.signal, "signal", lambda *call: None)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,13 @@ def test_flush_answers_with_and_without_a_loop(process: Process, log: HFTLogger)
     assert report.emitted == report.delivered == 3
 
 
+@pytest.mark.parametrize("timeout", [None, "5", 5, "soon", float("nan"), float("inf"), object()])
+def test_flush_takes_any_timeout(process: Process, log: HFTLogger, timeout: Any) -> None:
+    assert log.force_flush(timeout)
+    assert asyncio.run(log.flush(timeout))
+    assert log.close(timeout)
+
+
 def test_a_logger_without_anyone_to_drain_it_keeps_what_it_can(tmp_path: Path) -> None:
     process = Process(tmp_path, Sizes(16 * 1024, 2, 2, 2), started=False)
     log = process.logger()
@@ -281,6 +289,55 @@ def test_a_drain_starts_once_however_many_ask(tmp_path: Path) -> None:
     assert len(process.records()) == 8
     assert len(started) == 1
     process.close()
+
+
+class Endless(Mapping[str, int]):
+    """A mapping whose items never end."""
+
+    def __getitem__(self, key: str) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"k{number}" for number in itertools.count())
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_a_value_without_an_end_is_cut_in_every_kind_of_call(process: Process, log: HFTLogger) -> None:
+    log.info("text", v=Endless())
+    log.info("text %s", "x", v=Endless())
+    log.metric("depth", 1, v=Endless())
+    log.audit("event", v=Endless())
+    log.bind(v=Endless()).info("bound")
+    with log.scoped(v=Endless()):
+        log.audit("scoped")
+    assert [record.message for record in process.records(LogType.TEXT)] == ["text", "text x", "bound"]
+    assert len(process.records(LogType.METRIC)) == 1
+    events = process.records(LogType.AUDIT)
+    assert [record.message for record in events] == ["event", "scoped"]
+    assert 100 < len(events[0].context["v"]) <= 1001
+
+
+def test_an_audit_event_that_is_too_much_to_look_at_keeps_its_beginning(
+    process: Process, log: HFTLogger
+) -> None:
+    log.audit("book", levels=[str(number) for number in range(200_000)], api_key="hunter2")
+    (event,) = process.records(LogType.AUDIT)
+    assert event.context["levels"][:3] == ["0", "1", "2"]
+    assert event.context["api_key"] == "***"
+
+
+@pytest.mark.parametrize("event", ["password=hunter2", "login api_key: hunter2", ValueError("token=hunter2")])
+def test_a_secret_in_an_event_s_name_does_not_reach_the_journal(
+    process: Process, log: HFTLogger, event: Any
+) -> None:
+    log.audit(event)
+    log.audit(event, value=object())
+    assert process.intake.journal.stream_folder.is_dir()
+    for file in process.intake.journal.stream_folder.iterdir():
+        assert b"hunter2" not in file.read_bytes()
+    assert all(record.message.endswith("***") for record in process.records(LogType.AUDIT))
 
 
 def test_closing_tells_what_was_delivered(process: Process, log: HFTLogger) -> None:

@@ -177,6 +177,10 @@ class TestSay:
             say("two\nlines and \udc80")
         assert capfd.readouterr().err == "hft-otel: two lines and \\udc80\n"
 
+    def test_keeps_a_url_s_password_to_itself(self, capsys: pytest.CaptureFixture[str]) -> None:
+        say("push to http://user:hunter2@host:9091 failed")
+        assert capsys.readouterr().err == "hft-otel: push to http://user:***@host:9091 failed\n"
+
     def test_writes_to_what_stands_in_for_stderr(self, capsys: pytest.CaptureFixture[str]) -> None:
         say("hello")
         assert capsys.readouterr().err == "hft-otel: hello\n"

@@ -6,6 +6,7 @@ import ssl
 import subprocess
 import threading
 import time
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,13 @@ def test_grpc_carries_all_signals(grpc_side: GrpcReceiver, opened: Any) -> None:
 def test_grpc_endpoint_without_a_scheme_is_plain_text(grpc_side: GrpcReceiver, opened: Any) -> None:
     endpoint = grpc_side.endpoint.removeprefix("http://")
     assert opened("logs", endpoint, protocol="grpc").deliver(texts(1)) == []
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_grpc_endpoint_may_name_user_and_password(grpc_side: GrpcReceiver, opened: Any, scheme: str) -> None:
+    endpoint = f"{scheme}user:hunter2@{grpc_side.endpoint.removeprefix('http://')}"
+    assert opened("logs", endpoint, protocol="grpc").deliver(texts(1)) == []
+    assert grpc_side.headers[-1]["authorization"] == f"Basic {b64encode(b'user:hunter2').decode()}"
 
 
 def test_grpc_unavailable_is_retried_after_the_wait_it_asks_for(grpc_side: GrpcReceiver, opened: Any) -> None:

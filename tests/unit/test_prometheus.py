@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,6 +34,7 @@ class Gateway:
 
     def __init__(self) -> None:
         self.pushes: list[tuple[str, str, str]] = []
+        self.logins: list[str | None] = []
         self.status = 200
         self.may_answer = threading.Event()
         self.may_answer.set()
@@ -54,6 +56,7 @@ def gateway() -> Iterator[Gateway]:
         def do_PUT(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
             found.pushes.append((self.command, self.path, body))
+            found.logins.append(self.headers.get("Authorization"))
             found.may_answer.wait(30)
             self.send_response(found.status)
             self.end_headers()
@@ -250,6 +253,20 @@ def test_push_after_the_interval(backend: Any, gateway: Gateway) -> None:
     method, path, _ = gateway.pushes[-1]
     assert (method, path) == ("PUT", "/metrics/job/arb")
     assert gateway.values()["hft_depth[('exchange', 'mexc')]"] == 5
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_push_with_user_and_password(backend: Any, gateway: Gateway, scheme: str) -> None:
+    address = gateway.address.removeprefix("http://")
+    found = backend(push_gateway=f"{scheme}us%40er:hunter%2F2@{address}", flush_interval=3600)
+    found.deliver([metric("depth", 1)])
+    assert found.force_flush(5.0), found.export_error
+    assert gateway.logins == [f"Basic {b64encode(b'us@er:hunter/2').decode()}"]
+    assert gateway.pushes[-1][1].startswith("/metrics/job/")
+    gateway.status = 500
+    found.force_flush(5.0)
+    assert found.export_error.startswith(f"push to {scheme}{address}: ")
+    assert "hunter" not in found.export_error
 
 
 def test_push_after_the_batch_size(backend: Any, gateway: Gateway) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import OrderedDict, UserDict
 from collections.abc import Iterator, Mapping
@@ -14,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hft_otel import redaction
-from hft_otel.redaction import MAX_NAMES, SECRET, Redactor
+from hft_otel import secret_names
+from hft_otel.redaction import BEYOND, MAX_NAMES, MAX_TEXT, MAX_VALUES, SECRET, Redactor
 
 
 def words(text: str) -> list[str]:
@@ -206,6 +207,92 @@ def test_wide_input_is_looked_at_for_a_bounded_time() -> None:
     assert "hunter2" not in repr(redacted)
 
 
+class Endless(Mapping[str, int]):
+    """A mapping whose items never end."""
+
+    def __getitem__(self, key: str) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"k{number}" for number in itertools.count())
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Endless(),
+        {f"k{number}": number for number in range(1_000_000)},
+        ["a=b"] * 1_000_000,
+        b"a=b,token=c," * 2_000_000,
+        "a=1,key=c," * 2_000_000,
+        [["price", "1"]] * 1_000_000,
+    ],
+    ids=["endless", "mapping", "texts", "bytes", "text", "pairs"],
+)
+def test_large_values_are_looked_at_up_to_a_bound(value: Any) -> None:
+    redactor = Redactor()
+    started = time.process_time()
+    clean = redactor.redact({"token": "hunter2", "v": value})
+    assert (
+        time.process_time() - started < 2
+    )  # the mapping took 14 seconds, all the others for ever or several
+    assert clean["token"] == SECRET
+    rest = clean["v"]
+    assert len(rest) <= MAX_VALUES + 1
+    assert (
+        rest in (SECRET, SECRET.encode()) or (rest[BEYOND] if isinstance(rest, dict) else rest[-1]) == SECRET
+    )
+    with pytest.raises(ValueError, match="more than is looked at"):
+        redactor.redact({"v": value}, whole=True)
+
+
+def test_a_long_text_is_searched_up_to_a_bound() -> None:
+    text = "token=hunter2 " + "x" * MAX_TEXT + "token=hunter2"
+    clean = Redactor().redact_text(text)
+    assert "hunter2" not in clean
+    assert len(clean) < MAX_TEXT + 10
+    assert Redactor().redact_text("x" * 2 * MAX_TEXT) == "x" * 2 * MAX_TEXT
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([("X-API-KEY", "hunter2"), ("a", "b")], [("X-API-KEY", SECRET), ("a", "b")]),
+        ([["Authorization", "Bearer hunter2"]], [["Authorization", SECRET]]),
+        (((b"x-api-key", b"hunter2"), (b"a", b"b")), ((b"x-api-key", SECRET), (b"a", b"b"))),
+        ((b"X-API-KEY", b"hunter2"), (b"X-API-KEY", SECRET)),
+        ([("passphrase", ["hunter2", 1])], [("passphrase", SECRET)]),
+        ([("order-key", "x")], [("order-key", SECRET)]),
+        ([("token", None)], [("token", None)]),
+    ],
+)
+def test_the_second_of_a_pair_is_a_secret_where_the_first_names_one(value: Any, expected: Any) -> None:
+    assert Redactor(["Order-Key"]).redact({"headers": value}) == {"headers": expected}
+
+
+@pytest.mark.parametrize(
+    "value", [["token"], ["sell", "token", "x"], [["65000.1", "0.5"], ["65000.2", "1"]], ["buy", "token"]]
+)
+def test_other_lists_stay_and_their_texts_are_no_names_to_remember(value: Any) -> None:
+    redactor = Redactor()
+    assert redactor.redact({"v": value})["v"] is value
+    assert redactor._clean_names == {"v"}
+
+
+def test_an_event_s_name_is_remembered_where_it_holds_no_secret() -> None:
+    redactor = Redactor()
+    assert redactor.redact_event("order: sent") == "order: sent"
+    assert redactor.redact_event("password=abc") == "password=***"
+    assert redactor.redact_event("x" * 1000) == "x" * 1000
+    assert redactor.clean_events == {"order: sent"}
+    for number in range(MAX_NAMES + 5):
+        redactor.redact_event(f"order {number}")
+    assert len(redactor.clean_events) <= MAX_NAMES
+
+
 def test_a_whole_order_book_passes_unchanged() -> None:
     context = {"bids": [[float(number), 1.0] for number in range(10_000)]}
     assert Redactor().redact(context) is context
@@ -268,6 +355,15 @@ def test_a_mapping_that_another_thread_changes_meanwhile_is_redacted_all_the_sam
         ("=:, =", "=:, ="),
         ("Parse failed: line 1 column 2", "Parse failed: line 1 column 2"),
         ("Parse failed", "Parse failed"),
+        (
+            "-----BEGIN EC PRIVATE KEY-----\nMHcC\nAQEE\n-----END EC PRIVATE KEY----- x",
+            "-----BEGIN EC PRIVATE KEY-----***-----END EC PRIVATE KEY----- x",
+        ),
+        ("k -----BEGIN PRIVATE KEY-----\\nMHcCAQEE", "k -----BEGIN PRIVATE KEY-----***"),
+        ("-----BEGIN PUBLIC KEY-----MHcC-----END", "-----BEGIN PUBLIC KEY-----MHcC-----END"),
+        ("jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c-_Ab by", "jwt *** by"),
+        ("<eyJhbGciOiJub25lIn0.eyJzdWIiOiIxMjM0In0.>", "<***>"),
+        ("heyJude eyJ.a eyJabc", "heyJude eyJ.a eyJabc"),
     ],
 )
 def test_secrets_in_text(text: str, expected: str) -> None:
@@ -275,6 +371,8 @@ def test_secrets_in_text(text: str, expected: str) -> None:
     assert redactor.redact_text(text) == expected
     assert redactor.redact_text(expected) == expected
     assert redactor.redact({"message": text})["message"] == expected
+    assert redactor.redact({"message": text})["message"] == expected, "the name is known now"
+    assert redactor.redact({"message": text.encode()})["message"] == expected.encode()
 
 
 def test_long_text_takes_time_in_proportion() -> None:
@@ -286,6 +384,10 @@ def test_long_text_takes_time_in_proportion() -> None:
         "secret='" * 20_000,
         "://a:" * 50_000 + "@",
         "key:" * 50_000,
+        "eyJ" * 100_000,
+        "eyJaaaaaaaa." * 25_000,
+        "-----BEGIN " * 25_000,
+        "-----BEGIN PRIVATE KEY-----" * 10_000,
     ):
         started = time.monotonic()
         redactor.redact_text(text)
@@ -348,6 +450,11 @@ def test_text_never_raises_and_is_stable(text: str) -> None:
 
 
 def test_the_quick_look_at_a_text_misses_no_word_that_names_a_secret() -> None:
-    heads = redaction._ALWAYS | redaction._UNLESS.keys() | redaction._ONLY_AFTER.keys() | redaction._FUSED
+    heads = (
+        secret_names._ALWAYS
+        | secret_names._UNLESS.keys()
+        | secret_names.ONLY_AFTER.keys()
+        | secret_names._FUSED
+    )
     for word in heads:
-        assert redaction._may_name_a_secret(f"the {word.upper()}=x")
+        assert secret_names.may_name_a_secret(f"the {word.upper()}=x")

@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -109,6 +109,58 @@ def test_lanes_that_cannot_be_made_mean_private_memory(tmp_path: Path) -> None:
     intake.announce(1)
     intake.publish()
     intake.journal.close(settled=True)
+
+
+@pytest.mark.parametrize("made", [SharedLanes, lambda folder: Journal(folder, 4096, 1)])
+def test_an_own_folder_that_others_may_write_to_is_closed_to_them(
+    tmp_path: Path, made: Callable[[Path], SharedLanes | Journal]
+) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    kept = made(folder)
+    assert kept.problem == ""
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    assert kept.stream_folder.is_dir()
+    kept.close(remove=True) if isinstance(kept, SharedLanes) else kept.close(settled=True)
+
+
+def test_a_folder_for_everybody_as_tmp_is_left_as_it_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    lanes = SharedLanes(tmp_path, TINY)
+    assert lanes.usable
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o1777
+    lanes.close(remove=True)
+
+
+@pytest.mark.parametrize(
+    ("user", "owner", "refused"),
+    [(1234, 4321, True), (1234, 0, False), (0, 4321, False), (1234, 1234, False)],
+)
+def test_a_journal_in_a_folder_of_another_user_is_refused_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int, owner: int, refused: bool
+) -> None:
+    """Root may have made it, as a volume is mounted, and in a container root may be given anybody's."""
+    real = os.stat_result(tmp_path.stat())
+    owned = os.stat_result((*real[:4], owner, *real[5:]))
+    monkeypatch.setattr(streams.os, "getuid", lambda: user)
+    monkeypatch.setattr(Path, "stat", lambda self, **options: owned)
+    monkeypatch.setattr(Path, "lstat", lambda self: owned)
+    if not refused:
+        streams._check_owner(tmp_path, private=False)
+        return
+    with pytest.raises(PermissionError, match="belongs to user 4321; name a folder of user 1234"):
+        streams._check_owner(tmp_path, private=False)
+    journal = Journal(tmp_path, 4096, 1)
+    assert "belongs to user 4321" in journal.problem
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / LOCK).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        streams.try_lock(tmp_path)
+    assert streams.locked(tmp_path) is None
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
