@@ -40,7 +40,7 @@ def verify(folder: Path, anchors: tuple[Path, ...], as_json: bool) -> None:
     """Prove that no event was changed, left out, added or moved, and none cut off before the last anchor.
 
     Without --anchors this holds against accidents, and against whoever could not change all of DIR; with them also
-    against who could. Exit status 1 where something is wrong, with the place.
+    against who could. Exit status 1 where something is wrong, with the place, and where there is nothing to prove.
     """
     from .audit import run_verify
 
@@ -65,7 +65,7 @@ def reconcile(folder: Path, against: tuple[str, ...], field: str, as_json: bool)
     """Say which events have not arrived somewhere, and which arrived more than once.
 
     An event that a destination has not acknowledged yet is waiting, not missing. Duplicates have the same audit.id: they
-    are recognised, and no fault. Exit status 1 where something is missing.
+    are recognised, and no fault. Exit status 1 where something is missing, or nothing is here to compare with.
     """
     from .audit_arrived import run_reconcile
 
