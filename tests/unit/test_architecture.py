@@ -24,6 +24,7 @@ ORDER = (
     "redaction",
     "interfaces",
     "_guarded",
+    "_failures",
     "config",
     "ledger",
     "otel.current",
