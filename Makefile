@@ -9,9 +9,10 @@ FAST   := not real and not slow
 PYTEST := $(BIN)/python -m pytest
 # Coverage is collected over both steps of `make test`, and judged once, at the end.
 COVER  := --cov --cov-report= --cov-fail-under=0
-# A busy machine can make a test late. What fails is run once more, alone; failing twice fails the build.
-AGAIN  := { echo "== once more, alone: what has just failed"; \
-    $(PYTEST) --last-failed --last-failed-no-failures none -v $(COVER) --cov-append; }
+# A busy machine can make a test late. What fails is run once more, alone; failing twice fails the build. A test that is
+# marked `proof` stays failed: that its dice find no loss the second time says nothing of the first.
+AGAIN  := { echo "== once more, alone: what has just failed, proofs excepted"; \
+    HFT_TEST_AGAIN=1 $(PYTEST) --last-failed --last-failed-no-failures none -v $(COVER) --cov-append; }
 
 NEEDS_DOCKER = docker compose version >/dev/null 2>&1 || { \
     echo "Docker with its compose plugin is not here: see https://docs.docker.com/compose/install/."; \

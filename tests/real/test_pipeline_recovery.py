@@ -33,7 +33,7 @@ from tests.real.processes import hear, python, say, started
 from tests.real.running import wait_until
 from tests.real.stand_in import StandIn, down
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
 TOTAL = 600
 MAX_BATCH = 1024  # of the audits' queue
