@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from ..building import Builder
+from ..notices import say
 from .service import Service, Unbuilt
 from .status import Pulse
 from .wire import PROTOCOL, Ask, Channel, Flush, Flushed, Gone, Hello, Ready, Refused, Serve
@@ -50,8 +51,10 @@ def run(connection: socket.socket) -> int:
 
 
 def _refuse(channel: Channel, why: str) -> int:
-    with contextlib.suppress(Gone):
+    try:
         channel.send(Refused(why))
+    except Gone:  # nobody else is left to say it
+        say(f"the trading process has ended, and its agent cannot deliver: {why}; the next start does")
     return 1
 
 
@@ -153,18 +156,32 @@ class Agent:
 
         def stop() -> None:
             try:
-                self._service.stop(self._hello.linger)
+                if not self._service.stop(self._hello.linger).complete and not silent:
+                    self._say_what_is_left()
             finally:
                 done.set()
 
-        threading.Thread(target=stop, name="hft-otel-last", daemon=True).start()
         silent = False
+        threading.Thread(target=stop, name="hft-otel-last", daemon=True).start()
         while not done.wait(0.02):
             self._beat("draining")
             if not silent and time.monotonic() > ended + _LAST_PRINTS:
                 silent = True
+                self._say_what_is_left()
                 _let_go_of_output()
         return 0
+
+    def _say_what_is_left(self) -> None:
+        """Say that not all is delivered yet; for the time after it nobody may be there to hear us."""
+        report = self._service.worker.report()
+        left = [
+            f"{sums.destination} {sums.type} {sums.pending}" for sums in report.destinations if sums.pending
+        ]
+        say(
+            f"process {self._hello.pid} has ended with records not delivered: {', '.join(left) or report.pending};"
+            f" its agent (pid {os.getpid()}) tries for at most {self._hello.linger:g} s, what is left then waits for the"
+            " next start"
+        )
 
 
 def _let_go_of_output() -> None:
