@@ -10,8 +10,14 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 __all__ = ["main"]
+
+AUTOGROUP = Path("/proc/self/autogroup")
+"""With autogroup scheduling, sessions share the cores evenly, and a nice level counts within its session only; the agent
+is a session of its own. Source: sched(7)."""
 
 
 def main(descriptor: int) -> int:
@@ -35,6 +41,8 @@ def _step_back(nice: int, cpus: list[int]) -> None:
         if os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         os.nice(nice)
+        with suppress(OSError):  # by session, where the kernel shares out so: see AUTOGROUP
+            AUTOGROUP.write_text(str(nice))
         if cpus:
             os.sched_setaffinity(0, cpus)
     except (OSError, ValueError) as error:

@@ -22,6 +22,7 @@ class Request(NamedTuple):
     """Names in small letters."""
     body: bytes
     """Without its compression."""
+    query: str = ""
 
 
 class Answer(NamedTuple):
@@ -99,13 +100,13 @@ def _handler(stand_in: StandIn) -> type[BaseHTTPRequestHandler]:
             if is_down or len(body) < length:  # the sender was killed in the middle of its request
                 self.close_connection = True
                 return
-            path = self.path.partition("?")[0]
+            path, _, query = self.path.partition("?")
             headers = {name.lower(): value for name, value in self.headers.items()}
             with stand_in.lock:
                 stand_in.requests.append(f"{self.command} {path}")
             try:
                 plain = decompress(body, headers.get("content-encoding", ""))
-                answer = stand_in.handle(Request(self.command, path, headers, plain))
+                answer = stand_in.handle(Request(self.command, path, headers, plain, query))
             except Reset:
                 self.close_connection = True
                 return

@@ -292,6 +292,8 @@ def test_the_agent_yields_and_hears_no_ctrl_c(folder: Path) -> None:
         agent = serving(folder)
         assert os.getpriority(os.PRIO_PROCESS, agent) == os.getpriority(os.PRIO_PROCESS, process.pid) + 7
         assert os.getsid(agent) == agent != os.getsid(process.pid)
+        autogroup = Path(f"/proc/{agent}/autogroup")  # where a nice level counts only within a session
+        assert not autogroup.exists() or autogroup.read_text().endswith("nice 7\n")
         os.kill(agent, signal.SIGINT)
         os.kill(agent, signal.SIGTERM)  # as a service manager sends to both
         say(process)
