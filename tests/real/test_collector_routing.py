@@ -27,6 +27,7 @@ from tests.real.collector_process import PipelineCollector, components, validate
 from tests.real.pipeline_support import API_KEY, backends, best_binary, checked_in, production
 from tests.real.processes import run_script
 from tests.real.running import Collector, Program, get, wait_until
+from tests.real.seeds import drawn_seed
 
 Json = dict[str, Any]
 
@@ -401,7 +402,8 @@ Arrival = tuple[str, int, int, bool, str]
 def test_router_and_collector_agree_for_random_rules_and_records(
     start: int, collector: Callable[..., Collector]
 ) -> None:
-    cases = [_case(number, random.Random(f"rules {start} {number}")) for number in range(RULE_SETS)]
+    seed = drawn_seed()
+    cases = [_case(number, random.Random(f"rules {seed} {start} {number}")) for number in range(RULE_SETS)]
     otel = collector(_merged(cases))
     for case in cases:
         for marked in (True, False):
