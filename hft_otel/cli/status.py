@@ -16,9 +16,7 @@ from ..lanes.shared import default_folder
 __all__ = ["run"]
 
 _EVERY = 1.0
-_ORPHANED = (
-    "  nobody delivers what it has left; the next start of a program with these lanes and the same journal folder does"
-)
+_ORPHANED = "  nobody delivers what it has left; the next start of a program with these lanes and the same journal folder does"
 _FULL = 0.75
 """How full a lane may be before it is said in colour."""
 
