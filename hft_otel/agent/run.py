@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from ..building import Builder
+from ..ledger import FlushReport
 from ..notices import say
 from .service import Service, Unbuilt
 from .status import Pulse
@@ -156,8 +157,9 @@ class Agent:
 
         def stop() -> None:
             try:
-                if not self._service.stop(self._hello.linger).complete and not silent:
-                    self._say_what_is_left()
+                report = self._service.stop(self._hello.linger)
+                if not report.complete and not silent:
+                    self._say_what_is_left(report)
             finally:
                 done.set()
 
@@ -167,15 +169,17 @@ class Agent:
             self._beat("draining")
             if not silent and time.monotonic() > ended + _LAST_PRINTS:
                 silent = True
-                self._say_what_is_left()
+                with contextlib.suppress(Exception):  # it may end at this very moment
+                    self._say_what_is_left(self._service.worker.report())
                 _let_go_of_output()
         return 0
 
-    def _say_what_is_left(self) -> None:
+    def _say_what_is_left(self, report: FlushReport) -> None:
         """Say that not all is delivered yet; for the time after it nobody may be there to hear us."""
-        report = self._service.worker.report()
         left = [
-            f"{sums.destination} {sums.type} {sums.pending}" for sums in report.destinations if sums.pending
+            f"{sums.destination} {sums.type} {number}"
+            for sums in report.destinations
+            if (number := sums.pending + sums.dropped.get("shutdown", 0))
         ]
         say(
             f"process {self._hello.pid} has ended with records not delivered: {', '.join(left) or report.pending};"
