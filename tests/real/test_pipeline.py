@@ -254,7 +254,10 @@ def test_datadogs_own_exporter_delivers_series_logs_and_spans(chain: Run) -> Non
     wait_until(
         lambda: {s.name for s in intake.series}, lambda names: "hft.messages_parsed" in names, "series"
     )
-    assert any(sketch.name == "hft.latency" for sketch in intake.sketches)
+    wait_until(
+        lambda: {s.name for s in intake.sketches}, lambda names: "hft.latency" in names, "sketches", 30
+    )
+    wait_until(lambda: len(intake.logs), lambda found: found >= chain.warnings, "logs")
     assert all("env:prod" in series.tags for series in intake.series if series.name.startswith("hft."))
     assert (
         len(intake.logs) == chain.warnings
