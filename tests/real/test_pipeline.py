@@ -265,7 +265,7 @@ def test_datadogs_own_exporter_delivers_series_logs_and_spans(chain: Run) -> Non
     assert {entry["status"].lower() for entry in intake.logs} <= {"warn", "warning", "error", "critical"}
     assert {entry["service"] for entry in intake.logs} == {"hft-arbitrage"}
     assert all({"env:prod", "version:1.0"} <= set(entry["ddtags"].split(",")) for entry in intake.logs)
-    failed = [entry for entry in intake.logs if entry["message"].startswith("Parse failed")]
+    failed = [entry for entry in intake.logs if '"message":"Parse failed' in entry["message"]]
     assert failed
     assert all(log_attribute(entry, "exchange") for entry in failed)
     assert intake.violations == []
