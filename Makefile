@@ -11,9 +11,10 @@ UNIT   := tests/unit -n auto --dist worksteal -q
 # Tracing doubles what a test costs, so the first answer comes without it. Coverage is collected where the slow tests
 # run, and over the fast ones once more at the end; drawn input is left out there, as it would cost the most and add least.
 COVER  := --cov --cov-report= --cov-fail-under=0 --cov-append
-# A busy machine can make a test late. What fails is run once more, alone; failing twice fails the build.
-AGAIN  := { echo "== once more, alone: what has just failed"; \
-    $(PYTEST) --last-failed --last-failed-no-failures none -v $(COVER); }
+# A busy machine can make a test late. What fails is run once more, alone; failing twice fails the build. A test that is
+# marked `proof` stays failed: that its dice find no loss the second time says nothing of the first.
+AGAIN  := { echo "== once more, alone: what has just failed, proofs excepted"; \
+    HFT_TEST_AGAIN=1 $(PYTEST) --last-failed --last-failed-no-failures none -v $(COVER); }
 
 NEEDS_DOCKER = docker compose version >/dev/null 2>&1 || { \
     echo "Docker with its compose plugin is not here: see https://docs.docker.com/compose/install/."; \

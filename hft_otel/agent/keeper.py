@@ -27,6 +27,7 @@ from ..notices import Notices, say
 from . import spawn
 from .remote import AgentRouter
 from .service import Service
+from .status import STALE, read
 from .wire import PROTOCOL, Ask, Channel, Flush, Flushed, Gone, Hello, Ready, Refused, Serve, Trouble
 
 __all__ = ["Keeper"]
@@ -145,12 +146,26 @@ class Keeper:
         return self._answer(request)
 
     def end(self, timeout: float) -> None:
-        """See at the process's end that what was logged is delivered, within `timeout` seconds; say what is not."""
+        """See at the process's end that what was logged is delivered, within `timeout` seconds; say where it may not be.
+
+        An agent at work goes on without a word of ours: it says itself what takes it long (see run.py).
+        """
         report = self.flush(timeout)
-        if not report.complete:
+        if report.complete:
+            if (stand_in := self.stand_in) is not None:
+                stand_in.stop(_CLOSING)
+        elif self._is_in_doubt():
             say(self._last_words(report, timeout))
-        elif (stand_in := self.stand_in) is not None:
-            stand_in.stop(_CLOSING)
+
+    def _is_in_doubt(self) -> bool:
+        lanes = self._intake.lanes
+        if self.stand_in is not None or self._channel is None or lanes is None or os.getpid() == 1:
+            return True  # process 1 takes its agent along
+        said = read(lanes.stream_folder)
+        if said is None:
+            return time.monotonic() - self._started_at > _WORKED
+        losing = (part.problem or part.dropped for part in said.destinations)
+        return time.time() - said.written > STALE or bool(said.problems) or any(losing)
 
     def _last_words(self, report: FlushReport, timeout: float) -> str:
         left = [

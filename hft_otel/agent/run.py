@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 from ..building import Builder
+from ..ledger import FlushReport
+from ..notices import say
 from .service import Service, Unbuilt
 from .status import Pulse
 from .wire import PROTOCOL, Ask, Channel, Flush, Flushed, Gone, Hello, Ready, Refused, Serve, Trouble
@@ -50,8 +52,10 @@ def run(connection: socket.socket) -> int:
 
 
 def _refuse(channel: Channel, why: str) -> int:
-    with contextlib.suppress(Gone):
+    try:
         channel.send(Refused(why))
+    except Gone:  # nobody else is left to say it
+        say(f"the trading process has ended, and its agent cannot deliver: {why}; the next start does")
     return 1
 
 
@@ -155,18 +159,35 @@ class Agent:
 
         def stop() -> None:
             try:
-                self._service.stop(self._hello.linger)
+                report = self._service.stop(self._hello.linger)
+                if not report.complete and not silent:
+                    self._say_what_is_left(report)
             finally:
                 done.set()
 
-        threading.Thread(target=stop, name="hft-otel-last", daemon=True).start()
         silent = False
+        threading.Thread(target=stop, name="hft-otel-last", daemon=True).start()
         while not done.wait(0.02):
             self._beat("draining")
             if not silent and time.monotonic() > ended + _LAST_PRINTS:
                 silent = True
+                with contextlib.suppress(Exception):  # it may end at this very moment
+                    self._say_what_is_left(self._service.worker.report())
                 _let_go_of_output()
         return 0
+
+    def _say_what_is_left(self, report: FlushReport) -> None:
+        """Say that not all is delivered yet; for the time after it nobody may be there to hear us."""
+        left = [
+            f"{sums.destination} {sums.type} {number}"
+            for sums in report.destinations
+            if (number := sums.pending + sums.dropped.get("shutdown", 0))
+        ]
+        say(
+            f"process {self._hello.pid} has ended with records not delivered: {', '.join(left) or report.pending};"
+            f" its agent (pid {os.getpid()}) tries for at most {self._hello.linger:g} s, what is left then waits for the"
+            " next start"
+        )
 
 
 def _let_go_of_output() -> None:

@@ -15,7 +15,7 @@ from ..lanes import streams
 from ..ledger import DestinationSums, FlushReport, LaneSums
 from ..redaction import Redactor
 
-__all__ = ["FILE", "DestinationStatus", "LaneStatus", "Pulse", "Seen", "Status", "look"]
+__all__ = ["FILE", "STALE", "DestinationStatus", "LaneStatus", "Pulse", "Seen", "Status", "look", "read"]
 
 FILE = "status.json"
 _redactor = Redactor()
@@ -149,15 +149,20 @@ class Pulse:
         return round(max(total - before, 0) / elapsed, 1)
 
 
+def read(stream: Path) -> Status | None:
+    """Return what the agent of a stream said last; None where it has said nothing, or nothing that can be read."""
+    with contextlib.suppress(OSError, msgspec.MsgspecError):
+        return msgspec.json.decode((stream / FILE).read_bytes(), type=Status)
+    return None
+
+
 def look(folder: Path, clock: Callable[[], float] = time.time) -> list[Seen]:
     """Return what stands in the folder of the lanes; empty where there is none."""
     return [_seen(stream, clock()) for stream in streams.others(folder)]
 
 
 def _seen(stream: Path, now: float) -> Seen:
-    status = None
-    with contextlib.suppress(OSError, msgspec.MsgspecError):
-        status = msgspec.json.decode((stream / FILE).read_bytes(), type=Status)
+    status = read(stream)
     age = max(now - status.written, 0.0) if status else -1.0
     trader, agent = (_held(stream / name) for name in (streams.LOCK, streams.AGENT_LOCK))
     return Seen(stream.name, trader, agent, age, status)

@@ -156,17 +156,19 @@ def demo(
 @app.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--folder", type=click.Path(path_type=Path), help="Where the lanes are; by default as in FILE.")
+@click.option("--pid", type=int, help="Only the trading process with this number: for a probe of one.")
 @click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON: a list with an object per process.")
-def status(file: Path | None, folder: Path | None, watch: bool, as_json: bool) -> None:
+def status(file: Path | None, folder: Path | None, pid: int | None, watch: bool, as_json: bool) -> None:
     """Show the agents of the trading processes with `isolation: process` on this machine, FILE's or the default's.
 
     Per process: rates, how full its lanes are, lag, what waits, what was dropped. Exit status 1 where an agent is
-    missing or silent, a destination has a problem, or something was dropped.
+    missing or silent, a destination has a problem, or something was dropped; with --pid also where there is no such
+    process.
     """
     from .status import run
 
-    raise SystemExit(run(file, folder, watch=watch, as_json=as_json))
+    raise SystemExit(run(file, folder, pid, watch=watch, as_json=as_json))
 
 
 app.add_command(audit)

@@ -17,13 +17,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..audit.chain import Anchor
 from ..audit.outside import NotJsonLines, anchors_in
 from ..audit.reading import read_events
 from ..audit.verify import Verdict, verify
 from ..destinations._text import as_json as record_as_json
 from ..record import LogRecord
 
-__all__ = ["Window", "picker", "run_show", "run_verify", "time_of", "utc"]
+__all__ = ["Window", "picker", "run_show", "run_verify", "say_nothing_is_here", "time_of", "utc"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 Window = tuple[int | None, int | None]
@@ -31,25 +32,40 @@ Window = tuple[int | None, int | None]
 
 
 def run_verify(folder: Path, fallback: Path | None, anchors: tuple[Path, ...], *, as_json: bool) -> int:
-    """Print a verdict per stream; 0 where all are healthy."""
-    try:
-        outside = list(chain(*map(anchors_in, anchors))) if anchors else None
-    except (NotJsonLines, OSError, UnicodeError) as error:
-        raise click.UsageError(f"--anchors: {error}") from error
-    verdicts = verify(folder, outside, fallback)
-    if as_json:
+    """Print a verdict per stream; 0 where all are healthy, and there is one."""
+    verdicts = verify(folder, _from_outside(anchors) if anchors else None, fallback)
+    if not verdicts:
+        say_nothing_is_here(folder)
+    elif as_json:
         for verdict in verdicts:
             click.echo(msgspec.json.encode({**msgspec.to_builtins(verdict), "healthy": verdict.healthy}))
     else:
-        _print_verdicts(folder, verdicts, outside is not None)
-    return 0 if all(verdict.healthy for verdict in verdicts) else 1
+        _print_verdicts(verdicts)
+    return 0 if verdicts and all(verdict.healthy for verdict in verdicts) else 1
 
 
-def _print_verdicts(folder: Path, verdicts: list[Verdict], with_outside: bool) -> None:
+def say_nothing_is_here(folder: Path, more: str = "") -> None:
+    """Say on stderr that a folder holds no events, which proves nothing."""
+    click.echo(
+        f"{folder} holds no audit event, which proves nothing: is it the journal's folder?{more}", err=True
+    )
+
+
+def _from_outside(paths: tuple[Path, ...]) -> list[Anchor]:
+    try:
+        found = list(chain(*map(anchors_in, paths)))
+    except (NotJsonLines, OSError, UnicodeError) as error:
+        raise click.UsageError(f"--anchors: {error}") from error
+    if not found:
+        raise click.ClickException(
+            f"--anchors: no anchor is in {', '.join(map(str, paths))}; name a file of a destination that gets all audit"
+            " events, with all its rotated parts, or leave the option out"
+        )
+    return found
+
+
+def _print_verdicts(verdicts: list[Verdict]) -> None:
     out = Console()
-    if not verdicts:
-        out.print(f"{escape(str(folder))} holds no audit stream", soft_wrap=True)
-        return
     grid = Table(header_style="bold")
     for heading in ("stream", "events", "removed", "last", "proven up to", "from outside", ""):
         is_text = heading in ("stream", "")
@@ -58,19 +74,20 @@ def _print_verdicts(folder: Path, verdicts: list[Verdict], with_outside: bool) -
         )
     for each in verdicts:
         state = "[green]healthy[/green]" if each.healthy else "[red]BROKEN[/red]"
-        outside = _number(each.outside) if with_outside else ""
-        row = (f"{each.events:,}", f"{each.removed:,}", _number(each.last), _number(each.anchored), outside)
-        grid.add_row(escape(each.stream), *row, state)
+        proven = map(_number, (each.last, each.anchored, each.outside))
+        grid.add_row(escape(each.stream), f"{each.events:,}", f"{each.removed:,}", *proven, state)
     out.print(grid)
     for each in verdicts:
         for problem in each.problems:
             out.print(f"[red]broken:[/red] {escape(each.stream)}: {escape(problem)}", soft_wrap=True)
         for note in each.notes:
             out.print(f"[yellow]note:[/yellow] {escape(each.stream)}: {escape(note)}", soft_wrap=True)
-    if not with_outside:
+    alone = [each.stream for each in verdicts if each.healthy and each.outside < 0]
+    if alone:
+        which = f" for {', '.join(alone)}" if len(alone) < len(verdicts) else ""
         out.print(
-            "no anchors from outside were given: whoever can write all of this folder could have made a trail that"
-            " fits; see --anchors",
+            f"no anchors from outside were given{escape(which)}: whoever can write all of this folder could have made a"
+            " trail that fits; see --anchors",
             soft_wrap=True,
         )
 

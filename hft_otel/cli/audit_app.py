@@ -45,7 +45,7 @@ def verify(folder: Path, fallback: Path | None, anchors: tuple[Path, ...], as_js
     """Prove that no event was changed, left out, added or moved, and none cut off before the last anchor.
 
     Without --anchors this holds against accidents, and against whoever could not change all of DIR; with them also
-    against who could. Exit status 1 where something is wrong, with the place.
+    against who could. Exit status 1 where something is wrong, with the place, and where there is nothing to prove.
     """
     from .audit import run_verify
 
@@ -73,7 +73,8 @@ def reconcile(
     """Say which events have not arrived somewhere, and which arrived more than once.
 
     An event that a destination has not acknowledged yet is waiting, not missing. Duplicates have the same audit.id: they
-    are recognised, and no fault. Exit status 1 where something is missing.
+    are recognised, and no fault. Exit status 1 where something is missing, or nothing
+    is here to compare with.
 
     Elasticsearch is shown the key in ELASTICSEARCH_API_KEY, or what the URL says as USER:PASSWORD@. What it got within its
     last refresh, a second by default, and what a Collector still holds, is not there yet.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 
 import click
@@ -15,6 +15,7 @@ from rich.table import Table
 from ..audit.elasticsearch import read_ids
 from ..audit.outside import NotJsonLines, read_seen
 from ..audit.reconcile import Reconciled, reconcile
+from .audit import say_nothing_is_here
 
 __all__ = ["run_reconcile"]
 
@@ -25,16 +26,23 @@ _SHOWN = 20
 def run_reconcile(
     folder: Path, fallback: Path | None, against: tuple[str, ...], field: str, *, as_json: bool
 ) -> int:
-    """Print per stream what became of its events; 0 where none is missing."""
+    """Print per stream what became of its events; 0 where there are some, and none is missing."""
+    arrived = count()
+    ids = chain.from_iterable(_ids(each, field) for each in against)
     try:
-        found = reconcile(folder, chain(*(_ids(each, field) for each in against)), fallback)
-    except (NotJsonLines, OSError, UnicodeError) as error:
+        found = reconcile(folder, (identity for identity, _ in zip(ids, arrived, strict=False)), fallback)
+    except (FileNotFoundError, NotJsonLines, UnicodeError) as error:
         raise click.UsageError(f"--against: {error}") from error
+    except OSError as error:
+        raise click.ClickException(f"--against: {error}") from error
+    if not any(each.events or each.beyond for each in found):
+        say_nothing_is_here(folder, f" {next(arrived):,} events arrived, and none of them is of it")
+        return 1
     if as_json:
         for each in found:
             click.echo(msgspec.json.encode(each))
     else:
-        _print(folder, found)
+        _print(found)
     return 1 if any(each.missing for each in found) else 0
 
 
@@ -44,11 +52,8 @@ def _ids(source: str, field: str) -> Iterator[str]:
     return (seen.audit_id for seen in read_seen(Path(source)) if seen.audit_id)
 
 
-def _print(folder: Path, found: list[Reconciled]) -> None:
+def _print(found: list[Reconciled]) -> None:
     out = Console()
-    if not found:
-        out.print(f"{escape(str(folder))} holds no audit stream", soft_wrap=True)
-        return
     grid = Table(header_style="bold")
     grid.add_column("stream", overflow="fold")
     for heading in ("events", "arrived", "waiting", "missing", "repeated", "not here"):

@@ -16,7 +16,6 @@ from ..audit.reading import read_events
 from ..building import Builder, make_router
 from ..config import BackendConfig, LogConfig, OtlpConfig
 from ..lanes.intake import Pipeline
-from ..ledger import DestinationSums
 from ..outbox import Outbox
 from ..record import LogRecord, LogType
 from ..redaction import Redactor
@@ -26,6 +25,8 @@ __all__ = ["Chosen", "run_replay", "target"]
 
 _NAP = 0.002
 _CLOSING = 2.0
+_EVERY = 2.0
+"""Seconds between two lines that say how far it is."""
 
 
 def target(to: str, names: Sequence[str]) -> LogConfig:
@@ -94,9 +95,11 @@ class Chosen(NamedTuple):
 
 def run_replay(chosen: Chosen, config: LogConfig, timeout: float, *, as_json: bool) -> int:
     """Send the chosen events; 0 where every destination has all of them."""
-    sums, number, nowhere = _send(chosen.events(), config, timeout)
+    boxes, number, nowhere = _send(chosen.events(), config, timeout)
+    problems = {box.name: problem for box in boxes if (problem := _problem(box))}
+    sums = [each for box in boxes for each in box.tallies.sums(box.name) if each.type == LogType.AUDIT]
     if as_json:
-        told = {"events": number, "unrouted": nowhere, "destinations": sums}
+        told = {"events": number, "unrouted": nowhere, "destinations": sums, "problems": problems}
         click.echo(msgspec.json.encode(told))
     else:
         click.echo(
@@ -105,19 +108,46 @@ def run_replay(chosen: Chosen, config: LogConfig, timeout: float, *, as_json: bo
         for each in sums:
             lost = "".join(f", {count:,} dropped ({reason})" for reason, count in each.dropped.items())
             left = f", {each.pending:,} not delivered in {timeout:g} s" if each.pending else ""
-            click.echo(f"{each.destination}: {each.delivered:,} delivered{lost}{left}")
+            why = f": {problems[each.destination]}" if each.destination in problems else ""
+            click.echo(
+                f"{each.destination}: {each.delivered:,} delivered{lost}{left}{why if lost or left else ''}"
+            )
     return 1 if not number or nowhere or any(each.pending or each.dropped for each in sums) else 0
 
 
-def _send(
-    records: Iterable[LogRecord], config: LogConfig, timeout: float
-) -> tuple[list[DestinationSums], int, int]:
-    """Deliver the records as the worker would; return the sums, how many were read, and how many nobody wanted."""
+def _problem(box: Outbox) -> str:
+    """Return why a destination does not take what it is sent, or did not take something."""
+    return box.problem or getattr(box.destination, "last_error", "")
+
+
+class _Progress:
+    """One line on stderr every other second, for as long as it takes."""
+
+    def __init__(self, boxes: list[Outbox]) -> None:
+        self._boxes = boxes
+        self._next = time.monotonic() + _EVERY
+
+    def look(self, number: int) -> None:
+        """Say how far it is after so many events, if it is time to."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _EVERY
+        parts = (
+            f"{box.name} has {box.tallies.settled[LogType.AUDIT]:,}{f' ({box.problem})' if box.problem else ''}"
+            for box in self._boxes
+            if box.tallies.accepted[LogType.AUDIT]
+        )
+        click.echo(f"{number:,} events read so far; {', '.join(parts)}", err=True)
+
+
+def _send(records: Iterable[LogRecord], config: LogConfig, timeout: float) -> tuple[list[Outbox], int, int]:
+    """Deliver the records as the worker would; return who got them, how many were read, and how many nobody wanted."""
     backends = Builder().backends(config)
     routes = Routes(lambda: ())
     routes.add(Pipeline(0, make_router(config, backends), tuple(backends.values()), Redactor(config.redact)))
     boxes = list(routes.outboxes.values())
     deadline = time.monotonic() + timeout
+    progress = _Progress(boxes)
     number = nowhere = 0
     for record in records:
         number += 1
@@ -126,17 +156,19 @@ def _send(
         for box in wanted:
             box.tallies.accepted[LogType.AUDIT] += 1
             while not box.offer([record]) and time.monotonic() < deadline:
+                progress.look(number)
                 time.sleep(_NAP)
+        progress.look(number)
         if time.monotonic() >= deadline:
             break
-    _finish(boxes, deadline)
-    sums = [each for box in boxes for each in box.tallies.sums(box.name) if each.type == LogType.AUDIT]
-    return sums, number, nowhere
-
-
-def _finish(boxes: list[Outbox], deadline: float) -> None:
     while any(box.waiting and not box.closed.is_set() for box in boxes) and time.monotonic() < deadline:
+        progress.look(number)
         time.sleep(_NAP)
+    _close(boxes)
+    return boxes, number, nowhere
+
+
+def _close(boxes: list[Outbox]) -> None:
     end = time.monotonic() + _CLOSING
     for box in boxes:
         box.close(end)

@@ -16,21 +16,30 @@ from ..lanes.shared import default_folder
 __all__ = ["run"]
 
 _EVERY = 1.0
+_ORPHANED = "  nobody delivers what it has left; the next start of a program with these lanes and the same journal folder does"
 _FULL = 0.75
 """How full a lane may be before it is said in colour."""
 
 
-def run(file: Path | None, folder: Path | None, *, watch: bool, as_json: bool) -> int:
-    """Print what the agents say; 0 where each serves and nothing was lost, else 1."""
+def run(file: Path | None, folder: Path | None, pid: int | None, *, watch: bool, as_json: bool) -> int:
+    """Print what the agents say, or that of `pid`'s; 0 where each serves and nothing was lost, else 1."""
     where = folder or _folder_of(file)
     while True:
         seen = look(where)
+        if pid is not None:
+            seen = _of_process(pid, seen)
         if watch and not as_json:
             click.clear()
-        click.echo(_json(seen) if as_json else "\n".join(_lines(seen, where)))
+        click.echo(_json(seen) if as_json else "\n".join(_lines(seen, where, pid)))
         if not watch:
-            return 1 if any(_bad(each) for each in seen) else 0
+            return 1 if any(_bad(each) for each in seen) or (pid is not None and not seen) else 0
         time.sleep(_EVERY)
+
+
+def _of_process(pid: int, seen: list[Seen]) -> list[Seen]:
+    """Return what is of a process: of those that had its number, the one that lives, or else all."""
+    found = [each for each in seen if each.stream.split("-")[-2:-1] == [str(pid)]]
+    return [each for each in found if each.trader_alive] or found
 
 
 def _folder_of(file: Path | None) -> Path:
@@ -54,14 +63,21 @@ def _bad(seen: Seen) -> bool:
     return losing or bool(status.problems) or any(part.problem for part in status.destinations)
 
 
-def _lines(seen: list[Seen], where: Path) -> Iterator[str]:
+def _lines(seen: list[Seen], where: Path, pid: int | None) -> Iterator[str]:
     if not seen:
-        yield f"no trading process has its lanes in {where} (those with isolation: thread have none)"
+        who = "no trading process" if pid is None else f"no trading process with pid {pid}"
+        yield f"{who} has its lanes in {where} (those with isolation: thread have none)"
     for each in seen:
         yield from _process_lines(each)
 
 
 def _process_lines(seen: Seen) -> Iterator[str]:
+    yield from _state_lines(seen)
+    if seen.verdict == "orphaned":
+        yield _ORPHANED
+
+
+def _state_lines(seen: Seen) -> Iterator[str]:
     status = seen.status
     color = {"serving": "green", "draining": "yellow"}.get(seen.verdict, "red")
     yield f"{click.style(seen.verdict, fg=color, bold=True)}  {seen.stream}"

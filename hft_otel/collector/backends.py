@@ -134,11 +134,13 @@ def _elasticsearch(source: Source, name: str, backend: ElasticsearchConfig) -> B
             **({"logs_index": f"{index}-audit"} if index else {}),
             "logs_dynamic_id": {"enabled": True},
             "suppress_conflict_errors": True,
+            "timeout": "0s",
             "retry": {**for_ever, "retry_on_status": statuses, "retry_on_document_status": statuses},
             "sending_queue": audit_queue(),
         },
         "_id is the audit.id, so that sending again changes nothing (409 is fine). A document that fails inside a "
-        "200 is retried too: by default it would be logged and lost.",
+        "200 is retried too: by default it would be logged and lost. No timeout: it is one for all tries together, "
+        "after which, 90 s by default, the audits would be dropped.",
         {
             component_name("transform", name, "audit"): {
                 "error_mode": "propagate",

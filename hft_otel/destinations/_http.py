@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from .._failures import connection_failure
 from ..config import ConfigError
 from ..record import LogRecord, LogType
 from .base import Destination, Rejected, RetryLater
@@ -136,7 +137,8 @@ class HttpDestination(Destination):
         except Exception as error:  # noqa: BLE001 (also answers that are no HTTP, in whatever way)
             lost = "unreachable" if isinstance(error, requests.ConnectionError) else "request_failed"
             reason = "timeout" if isinstance(error, requests.Timeout) else lost
-            self.last_error = f"{self.host}: {reason} ({type(error).__name__})"
+            why = connection_failure(error) if reason == "unreachable" else type(error).__name__
+            self.last_error = f"{self.host}: {reason} ({why})"
         if reason:  # raised out here: the exception's own text shows the URL, and none may be attached
             raise RetryLater(reason, self.last_error)
         return self._judge(status, after)

@@ -19,7 +19,9 @@ from importlib import import_module
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
+from .._failures import connection_failure
 from .._url import split_login
 from .sdk import exporting
 
@@ -218,7 +220,11 @@ def _checked_session(signal: str, report: Callable[[Outcome], None]) -> requests
                         raise
                     response = super().request(*args, **{**kwargs, "timeout": left})
             except requests.Timeout as error:
-                raise self._stop(Outcome(Verdict.RETRY, "timeout", _describe(error))) from error
+                detail = f"{_host(error)}no answer within {kwargs.get('timeout', 0):.3g} s"
+                raise self._stop(Outcome(Verdict.RETRY, "timeout", detail)) from error
+            except requests.ConnectionError as error:
+                detail = f"{_host(error)}unreachable ({connection_failure(error)})"
+                raise self._stop(Outcome(Verdict.RETRY, "connection_error", detail)) from error
             except Exception as error:
                 raise self._stop(Outcome(Verdict.RETRY, "connection_error", _describe(error))) from error
             outcome = http_outcome(signal, response.status_code, response.headers, response.content)
@@ -232,6 +238,12 @@ def _checked_session(signal: str, report: Callable[[Outcome], None]) -> requests
             return _Stop(outcome.reason)
 
     return CheckedSession()
+
+
+def _host(error: requests.RequestException) -> str:
+    """Return who was asked, without what else stands in the URL."""
+    url = str(error.request.url) if error.request else ""
+    return f"{urlsplit(url).netloc.rpartition('@')[2]}: " if url else ""
 
 
 def http_outcome(signal: str, status: int, headers: Mapping[str, str], body: bytes) -> Outcome:

@@ -25,6 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("real")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let a proof that has failed stay failed, where make runs once more what has."""
+    if os.environ.get("HFT_TEST_AGAIN") and item.get_closest_marker("proof"):
+        pytest.fail(
+            "it has failed a moment ago; a proof has one try: HFT_TEST_SEED repeats it", pytrace=False
+        )
+
+
 def binary(name: str) -> Path:
     """The program, or the end of the test."""
     path = parts.locate(name)

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from tests.real.collector_process import components
+from tests.real.elasticsearch_bulk import ElasticsearchBulk
 from tests.real.processes import ROOT, environment, python, say, started
 from tests.real.running import Collector, Prometheus, free_ports
 
@@ -53,10 +55,10 @@ class Stack(NamedTuple):
     prometheus: Prometheus
 
 
-def collector_config(more: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The stack's Collector configuration without what the small build lacks; `more` is added, section by section."""
+def collector_config(more: dict[str, Any] | None = None, *, whole: bool = False) -> dict[str, Any]:
+    """The stack's Collector configuration, `whole` or without what the small build lacks; `more` is added to its sections."""
     config: dict[str, Any] = yaml.safe_load((DOCKER / "collector.yaml").read_text())
-    gone = {name for name in config["exporters"] if name.split("/")[0] == NOT_IN_SMALL_BUILD}
+    gone = {name for name in config["exporters"] if name.split("/")[0] == NOT_IN_SMALL_BUILD and not whole}
     for name in gone:
         del config["exporters"][name]
     pipelines = config["service"]["pipelines"]
@@ -115,8 +117,11 @@ def running_stack(
         "HFT_JOURNAL": str(folder / "journal"),
     }
     with ExitStack() as stack:
+        whole = NOT_IN_SMALL_BUILD in components(otelcol)["exporters"]
+        if whole:
+            variables["HFT_ELASTICSEARCH_ENDPOINT"] = stack.enter_context(ElasticsearchBulk()).url
         texts = {name: str(value) for name, value in variables.items()}
-        collector = Collector(otelcol, folder / "collector", collector_config(more), texts)
+        collector = Collector(otelcol, folder / "collector", collector_config(more, whole=whole), texts)
         stack.callback(lambda: collector.stop() if collector.running else None)
         collector.start()
         trader = stack.enter_context(started(python(TRADER, DOCKER / "logging.yaml"), folder, **process))

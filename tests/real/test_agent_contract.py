@@ -135,6 +135,8 @@ tell(true=bool(report), complete=report.complete, took=time.monotonic() - starte
     assert not ended.told["true"] and not ended.told["complete"]
     assert 1.4 < ended.told["took"] < 3.0
     assert "records not delivered" in ended.stderr
+    assert "otlp.logs TEXT 1" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_flushing_in_an_event_loop_does_not_block_it(world: World) -> None:

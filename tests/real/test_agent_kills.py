@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
 
 from tests.real.kills import ROUNDS, rounds
+from tests.real.seeds import drawn_seed
 
 COUNT = 20
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.proof, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize("kind", ROUNDS)
 def test_kills_lose_nothing_that_was_confirmed(kind: str, tmp_path: Path) -> None:
-    seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")
+    seed = drawn_seed()
     outcomes = list(rounds(kind, COUNT, seed, tmp_path))
     bad = [(number, outcome) for number, outcome in enumerate(outcomes) if not outcome.is_good]
     assert bad == [], f"seed {seed}"

@@ -18,6 +18,7 @@ from hft_otel.audit.verify import verify
 from tests.real.agents import HEAD, agents_in, configure, no_agent_left
 from tests.real.processes import hear, python, run_script, started
 from tests.real.running import wait_until
+from tests.real.seeds import drawn_seed
 
 ROUNDS = 20
 WRITER = (
@@ -35,7 +36,7 @@ while True:
 )
 LAST = HEAD + "make().audit('order_sent', number=-1)"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.proof, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])
@@ -48,9 +49,7 @@ def test_killed_writers_leave_a_healthy_trail_and_nothing_missing(isolation: str
     }
     configure(tmp_path, isolation, journal=journal)
     arrived = tmp_path / "out.jsonl"
-    seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")
-    dice = random.Random(seed)
+    dice = random.Random(drawn_seed())
     confirmed: set[int] = set()
     with no_agent_left(tmp_path):
         for number in range(ROUNDS):

@@ -17,6 +17,7 @@ from tests.real.otlp_requests import post
 from tests.real.routing_cases import RECORDS, Case, random_case
 from tests.real.routing_collector import merged, requests
 from tests.real.running import Collector
+from tests.real.seeds import drawn_seed
 
 RULE_SETS = 20
 STARTS = 3  # more rule sets in one Collector make its start long on a busy machine
@@ -30,7 +31,10 @@ Arrival = tuple[str, int, int, bool, str]
 def test_router_and_collector_agree_for_random_rules_and_records(
     start: int, collector: Callable[..., Collector]
 ) -> None:
-    cases = [random_case(number, random.Random(f"rules {start} {number}")) for number in range(RULE_SETS)]
+    seed = drawn_seed()
+    cases = [
+        random_case(number, random.Random(f"rules {seed} {start} {number}")) for number in range(RULE_SETS)
+    ]
     otel = collector(merged(cases))
     for case in cases:
         for marked in (True, False):

@@ -10,6 +10,7 @@ tests of the exporters themselves are skipped, and the line "NOT IN THIS COLLECT
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +24,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from tests.real.collector_process import PipelineCollector
 from tests.real.conftest import binary
+from tests.real.datadog_intake import log_attribute
 from tests.real.pipeline_support import (
     CONFIGS,
     COUNTERS,
@@ -256,13 +258,20 @@ def test_datadogs_own_exporter_delivers_series_and_logs(chain: Run) -> None:
     wait_until(
         lambda: {s.name for s in intake.series}, lambda names: "hft.messages_parsed" in names, "series"
     )
-    wait_until(lambda: {s.name for s in intake.sketches}, lambda names: "hft.latency" in names, "sketches")
-    ours = [series for series in intake.series if series.name.startswith("hft.")]
-    assert all({"env:prod", "service:hft-arbitrage"} <= series.tags for series in ours)
-    for entry in intake.logs:
-        assert entry["service"] == "hft-arbitrage"
-        assert entry["status"] == "error"  # the session logs no WARNING, and INFO is not for Datadog
-        assert "env:prod" in entry["ddtags"].split(",")
+    wait_until(
+        lambda: {s.name for s in intake.sketches}, lambda names: "hft.latency" in names, "sketches", 30
+    )
+    wait_until(lambda: len(intake.logs), lambda found: found >= chain.warnings, "logs")
+    assert all("env:prod" in series.tags for series in intake.series if series.name.startswith("hft."))
+    assert (
+        len(intake.logs) == chain.warnings
+    )  # each with message, service, hostname and ddtags: else a violation
+    assert {entry["status"].lower() for entry in intake.logs} <= {"warn", "warning", "error", "critical"}
+    assert {entry["service"] for entry in intake.logs} == {"hft-arbitrage"}
+    assert all({"env:prod", "version:1.0"} <= set(entry["ddtags"].split(",")) for entry in intake.logs)
+    failed = [entry for entry in intake.logs if '"message":"Parse failed' in entry["message"]]
+    assert failed
+    assert all(log_attribute(entry, "exchange") for entry in failed)
     assert intake.violations == []
 
 
@@ -278,6 +287,47 @@ def test_spans_of_the_application_come_to_datadog(chain: Run) -> None:
     intake = chain.behind.datadog
     (span,) = wait_until(lambda: list(intake.spans), what="a span at Datadog", seconds=30)
     assert (span.service, span.meta["symbol"], span.meta["env"]) == ("matching", "BTCUSDT", "prod")
+    assert intake.violations == []
+
+
+AUDITS_TO_DATADOG = """
+logging:
+  environment: prod
+  isolation: thread
+  backends:
+    otlp: {config: {endpoint: "${OTLP:-http://127.0.0.1:4318}"}}
+    datadog: {config: {service: other, hostname: here, tags: ["env:prod"]}}
+  routing_rules: [{log_types: [AUDIT], backends: [datadog]}]
+  global_context: {service: engine}
+"""
+AUDITING = """
+import json
+from hft_otel import LogConfig, LoggerFactory
+logger = LoggerFactory.create_logger("orders", LogConfig.from_yaml("logging.yaml"))
+for number in range(50):
+    logger.audit("order_sent", number=number)
+report = logger.force_flush(30)
+print(json.dumps({"flushed": bool(report), "report": str(report)}))
+"""
+
+
+@needs("datadog")
+def test_datadogs_own_exporter_delivers_audits_as_logs_and_spans(tmp_path: Path) -> None:
+    """Where rules send them there, which those of production do not."""
+    source = tmp_path / "logging.yaml"
+    source.write_text(AUDITS_TO_DATADOG)
+    with backends() as behind, programs() as start:
+        otel = start(collector(tmp_path / "collector", rendered(source, "dev"), behind))
+        endpoint = f"http://{otel.address('HFT_COLLECTOR_HTTP_PORT')}"
+        told = run_script(AUDITING, cwd=tmp_path, OTLP=endpoint, DATADOG_API_KEY="unused-here").told
+        assert told["flushed"], told["report"]
+        intake = behind.datadog
+        wait_until(lambda: min(len(intake.spans), len(intake.logs)), lambda least: least >= 50, "audits")
+    ids = Counter(span.meta["audit.id"] for span in intake.spans)
+    assert (len(ids), ids.total()) == (50, 50)
+    assert ids == intake.log_ids()
+    assert {span.service for span in intake.spans} == {"engine"}
+    assert {span.meta.get("env") for span in intake.spans} == {"prod"}
     assert intake.violations == []
 
 

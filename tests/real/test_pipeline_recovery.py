@@ -33,7 +33,7 @@ from tests.real.processes import hear, python, say, started
 from tests.real.running import wait_until
 from tests.real.stand_in import StandIn, down
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
 TOTAL = 600
 MAX_BATCH = 1024  # of the audits' queue
@@ -246,8 +246,10 @@ def test_elasticsearch_failures_lose_no_audit(tmp_path: Path) -> None:
         elastic.fail_next(
             Failure(429), Failure(500), Failure(503), Failure(reset=True), Failure(500, stored=True)
         )
+        # Answers that take long, of a request that is lost in the end and of one that is kept.
+        elastic.fail_next(Failure(seconds=3.0, reset=True), Failure(seconds=3.0, stored=True))
         stream.end()
-        stream.check_audits("429, 500, 503, reset, 429 per document, 500 after it was kept")
+        stream.check_audits("429, 500, 503, reset, 429 per document, 500 after it was kept, slow answers")
         assert elastic.failures == []
         assert elastic.refused[429] > 0
         assert set(elastic.indices.values()) == {"logs-audit.otel-default"}

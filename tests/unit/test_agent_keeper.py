@@ -21,12 +21,13 @@ from hft_otel.agent import spawn
 from hft_otel.agent.keeper import Keeper
 from hft_otel.agent.packing import unpack_config
 from hft_otel.agent.remote import AgentRouter
+from hft_otel.agent.status import Pulse
 from hft_otel.agent.wire import Ask, Channel, Flush, Flushed, Gone, Hello, Ready, Refused, Serve, Trouble
 from hft_otel.config import AgentConfig, FileConfig, LogConfig
 from hft_otel.lanes.intake import Intake, Sizes
 from hft_otel.lanes.journal import Journal
 from hft_otel.lanes.shared import SharedLanes
-from hft_otel.ledger import FlushReport, LaneSums
+from hft_otel.ledger import DestinationSums, FlushReport, LaneSums
 from hft_otel.logger import HFTLogger
 from hft_otel.redaction import Redactor
 from tests.unit.core_support import poll
@@ -379,9 +380,42 @@ def test_the_keeper_sleeps_while_nothing_happens(world: World) -> None:
     assert len(turns) <= 1
 
 
-def test_the_last_words_say_who_goes_on(world: World, said: list[str]) -> None:
+def test_an_agent_at_work_goes_on_without_a_word(world: World, said: list[str]) -> None:
+    world.agent()
+    world.keeper.end(0.05)  # it is just starting
+    says(world).beat(FlushReport.nothing())
     world.keeper.end(0.05)
+    assert said == []
+
+
+def says(world: World) -> Pulse:
+    """What the agent's status is written by."""
+    assert world.intake.lanes is not None
+    return Pulse(world.intake.lanes.stream_folder, 1)
+
+
+@pytest.mark.parametrize("doubt", ["problem", "loss", "bug", "silence", "never a word", "process 1"])
+def test_the_last_words_say_who_goes_on(
+    world: World, said: list[str], monkeypatch: pytest.MonkeyPatch, doubt: str
+) -> None:
     pid = world.agent().process.pid
+    report = FlushReport([], [DestinationSums("otlp", "TEXT", 2, 1)], complete=True)
+    if doubt == "problem":
+        says(world).beat(report, problem_of=lambda name: "connection refused")
+    elif doubt == "loss":
+        report.destinations[0].dropped["queue_full"] = 1
+        says(world).beat(report)
+    elif doubt == "bug":
+        says(world).beat(report, problems=["a bug"])
+    elif doubt == "silence":
+        said_last = says(world)
+        said_last._clock = lambda: time.time() - 60
+        said_last.beat(report)
+    elif doubt == "never a word":
+        world.keeper._started_at -= 60
+    else:
+        monkeypatch.setattr(module.os, "getpid", lambda: 1)
+    world.keeper.end(0.05)
     assert said == [
         "exit after at most 0.05 s with records not delivered yet; "
         f"the agent (pid {pid}) goes on for at most 5 s, what is left then waits for the next start"

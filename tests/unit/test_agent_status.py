@@ -173,6 +173,40 @@ def test_losses_and_problems_stand_out_and_make_the_status_one(
     assert "problem: connection refused" in shown.output and "problem: a bug" in shown.output
 
 
+def test_a_probe_of_one_process_is_not_troubled_by_others(
+    stream: Stream, status: Callable[..., Result], tmp_path: Path
+) -> None:
+    stream.pulse.beat(report(5))
+    stream.kill(trader=True, agent=True)
+    with closing(Stream(tmp_path / "lanes", "host-with-dash-42-b")) as other:
+        Pulse(other.folder, 42).beat(report(5))
+        shown = status("--pid", "42")
+        assert shown.exit_code == 0, shown.output
+        assert "host-1-a" not in shown.output
+        assert status().exit_code == status("--pid", "1").exit_code == 1
+        assert "host-with-dash-42-b" not in status("--pid", "1").output
+    missing = status("--pid", "4")
+    assert missing.exit_code == 1
+    assert "no trading process with pid 4 has its lanes" in missing.output
+    assert (missing := status("--pid", "4", "--json")).output == "[]\n" and missing.exit_code == 1
+
+
+def test_a_process_whose_number_an_orphan_had_is_the_one_that_lives(
+    stream: Stream, status: Callable[..., Result], tmp_path: Path
+) -> None:
+    stream.kill(trader=True, agent=True)
+    with closing(Stream(tmp_path / "lanes", "host-1-b")) as other:
+        Pulse(other.folder, 1).beat(report(5))
+        shown = status("--pid", "1")
+    assert (shown.exit_code, "host-1-a" in shown.output) == (0, False)
+
+
+def test_an_orphan_is_shown_with_who_delivers_it(stream: Stream, status: Callable[..., Result]) -> None:
+    assert "next start" not in status().output
+    stream.kill(trader=True, agent=True)
+    assert "nobody delivers what it has left; the next start of a program with these lanes" in status().output
+
+
 def test_json_is_one_line_with_all_of_it(stream: Stream, status: Callable[..., Result]) -> None:
     stream.pulse = Pulse(stream.folder, 4242)
     stream.pulse.beat(report(5), lag=1.5)

@@ -26,6 +26,7 @@ ORDER = (
     "redaction",
     "interfaces",
     "_guarded",
+    "_failures",
     "config",
     "ledger",
     "otel.current",

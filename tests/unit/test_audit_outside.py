@@ -146,9 +146,48 @@ class TestCommands:
         assert done.exit_code == 2
         assert "format: json" in done.stderr
 
-    def test_an_empty_folder_is_no_fault(self, tmp_path: Path) -> None:
-        assert run("verify", tmp_path).exit_code == 0
-        assert "no audit stream" in run("verify", tmp_path).stdout
+    def test_verify_takes_no_file_without_anchors_for_a_proof(self, desk: Desk, tmp_path: Path) -> None:
+        path = tmp_path / "empty.jsonl"
+        path.write_text("")
+        done = run("verify", desk.folder, "--anchors", path)
+        assert done.exit_code == 1
+        assert "no anchor is in" in done.stderr
+        assert (
+            run("verify", desk.folder, "--anchors", path, "--anchors", lines(desk, tmp_path / "o")).exit_code
+            == 0
+        )
+
+    def test_verify_names_the_streams_that_no_anchor_from_outside_proves(
+        self, desk: Desk, tmp_path: Path
+    ) -> None:
+        outside = lines(desk, tmp_path / "ours.jsonl")
+        assert "no anchors from outside" not in run("verify", desk.folder, "--anchors", outside).stdout
+        second = make_trail(desk.folder, 30)
+        said = run("verify", desk.folder, "--anchors", outside).stdout
+        assert f"no anchors from outside were given for {second.stream}:" in said
+
+    @pytest.mark.parametrize("form", [(), ("--json",)])
+    def test_nothing_is_proven_of_an_empty_folder(
+        self, desk: Desk, tmp_path: Path, form: tuple[str, ...]
+    ) -> None:
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        arrived = lines(desk, tmp_path / "ours.jsonl")
+        for words in (
+            ("verify", empty),
+            ("reconcile", empty, "--against", arrived),
+        ):
+            done = run(*words, *form)
+            assert (done.exit_code, done.stdout) == (1, "")
+            assert "holds no audit event" in done.stderr
+        assert "90 events arrived" in done.stderr
+        assert run("show", empty, *form).exit_code == 1
+
+    def test_an_index_that_cannot_be_asked_is_no_wrong_use(self, desk: Desk) -> None:
+        done = run("reconcile", desk.folder, "--against", "elasticsearch:http://127.0.0.1:1/x")
+        assert done.exit_code == 1
+        assert "refused" in done.stderr
+        assert "Usage" not in done.stderr
 
     def test_show_prints_what_is_asked_for(self, desk: Desk) -> None:
         done = run("show", desk.folder, "--event", "fil*", "--context", "order=0042", "--json")
@@ -180,7 +219,6 @@ class TestCommands:
         assert "missing:" in done.stdout
         assert "and 9 more" in done.stdout
         assert run("reconcile", desk.folder, "--against", tmp_path / "none").exit_code == 2
-        assert run("reconcile", tmp_path, "--against", path).exit_code == 0
 
     def test_help_keeps_its_examples_on_lines_of_their_own(self) -> None:
         done = run("--help")

@@ -139,7 +139,16 @@ class TestReplay:
     def test_says_what_was_not_taken(self, desk: Desk) -> None:
         done = self.run(desk.folder, "--to", "http://127.0.0.1:9", "--timeout", 0.5)
         assert done.exit_code == 1
-        assert "60 not delivered" in done.stdout
+        why = "127.0.0.1:9: unreachable (connection refused)"
+        assert f"otlp.logs: 0 delivered, 60 not delivered in 0.5 s: {why}" in done.stdout
+
+    def test_says_how_far_it_is_and_what_is_in_the_way(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("hft_otel.cli.audit_replay._EVERY", 0.2)
+        done = self.run(desk.folder, "--to", "http://127.0.0.1:9", "--timeout", 1, "--json")
+        assert "60 events read so far; otlp.logs has 0 (127.0.0.1:9: unreachable (" in done.stderr
+        assert set(json.loads(done.stdout)["problems"]) == {"otlp.logs", "otlp.traces"}
 
     def test_says_that_there_was_nothing_to_send(self, desk: Desk, receiver: Receiver) -> None:
         assert self.run(desk.folder, "--to", receiver.endpoint, "--first", 1000).exit_code == 1

@@ -550,10 +550,10 @@ def test_a_signal_handler_may_log_at_any_moment(process: Process, log: HFTLogger
     assert delivered + report.dropped == report.emitted
 
 
-def test_thirty_two_threads_are_counted_exactly_and_keep_their_order(tmp_path: Path) -> None:
+def test_sixty_four_threads_are_counted_exactly_and_keep_their_order(tmp_path: Path) -> None:
     process = Process(tmp_path, Sizes(64 * 1024, 64, 64, 64), spare=8)
     log = process.logger("threads")
-    threads, each = 32, 150
+    threads, each = 64, 75
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
 

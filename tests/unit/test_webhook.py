@@ -187,6 +187,7 @@ def test_connection_that_breaks_is_retried(server):
         with pytest.raises(RetryLater) as later:
             backend.deliver([text()])
         assert later.value.reason == "unreachable"
+        assert str(later.value) == "127.0.0.1: unreachable (RemoteDisconnected)"
         assert not backend.deliver([text()])
 
 
