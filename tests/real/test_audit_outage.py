@@ -18,7 +18,7 @@ from tools import outage as tool
 SECONDS = float(os.environ.get("HFT_TEST_AWAY", "20"))
 LARGE = 1_000
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + 5 * SECONDS)]
+pytestmark = [pytest.mark.slow, pytest.mark.proof, pytest.mark.timeout(300 + 5 * SECONDS)]
 
 
 @pytest.mark.parametrize("isolation", ["process", "thread"])

@@ -9,16 +9,16 @@ import pytest
 
 from tests.real.path_kills import play
 from tests.real.pipeline_support import needs
+from tests.real.seeds import drawn_seed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.proof, pytest.mark.timeout(600)]
 
 
 @needs("elasticsearch")
 @pytest.mark.parametrize(("isolation", "rounds"), [("process", 20), ("thread", 8)])
 def test_kills_on_the_whole_path_lose_no_audit(isolation: str, rounds: int, tmp_path: Path) -> None:
-    seed = random.SystemRandom().randrange(10**6)
-    outcome = play(isolation, rounds, random.Random(seed), tmp_path / "scene")
-    print(f"seed {seed}: {outcome}")
-    assert outcome.is_good, f"seed {seed}: {outcome}"
+    outcome = play(isolation, rounds, random.Random(drawn_seed()), tmp_path / "scene")
+    print(outcome)
+    assert outcome.is_good, outcome
     assert outcome.confirmed > 500
     assert outcome.kills.total() >= rounds
