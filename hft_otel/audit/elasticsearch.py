@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
-__all__ = ["API_KEY", "NoAnswerError", "read_ids"]
+__all__ = ["API_KEY", "NoAddressError", "NoAnswerError", "read_ids"]
 
 API_KEY = "ELASTICSEARCH_API_KEY"
 """The environment variable of the key that is shown to the server, as for the Collector."""
@@ -27,6 +27,10 @@ _WITHOUT_ORDER = ("text", "match_only_text")
 
 class NoAnswerError(OSError):
     """The index cannot be asked; says why, and what to do."""
+
+
+class NoAddressError(NoAnswerError):
+    """What was given is no address of an index."""
 
 
 def read_ids(url: str, field: str, page: int = _PAGE) -> Iterator[str]:
@@ -86,7 +90,7 @@ class _Index:
         except ValueError:
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise NoAnswerError("that is no address such as elasticsearch:http://127.0.0.1:9200/logs-audit*")
+            raise NoAddressError("that is no address such as elasticsearch:http://127.0.0.1:9200/logs-audit*")
         self._name = parts.path.strip("/") or _DEFAULT
         self._base = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "", "", ""))
         self._headers = {"Content-Type": "application/json"}

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..audit.elasticsearch import read_ids
+from ..audit.elasticsearch import NoAddressError, read_ids
 from ..audit.outside import NotJsonLines, read_seen
 from ..audit.reconcile import Reconciled, reconcile
 from .audit import say_nothing_is_here
@@ -31,7 +31,7 @@ def run_reconcile(
     ids = chain.from_iterable(_ids(each, field) for each in against)
     try:
         found = reconcile(folder, (identity for identity, _ in zip(ids, arrived, strict=False)), fallback)
-    except (FileNotFoundError, NotJsonLines, UnicodeError) as error:
+    except (FileNotFoundError, NoAddressError, NotJsonLines, UnicodeError) as error:
         raise click.UsageError(f"--against: {error}") from error
     except OSError as error:
         raise click.ClickException(f"--against: {error}") from error

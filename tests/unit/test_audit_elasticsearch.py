@@ -159,7 +159,7 @@ class TestLogin:
         with search(instead=(403, b"Forbidden")) as (host, _):
             done = reconcile(desk.folder, f"elasticsearch:http://me:geheim@{host}/x")
         desk.close()
-        assert done.exit_code == 2
+        assert done.exit_code == 1
         assert "what was shown to it does not do" in done.stderr
         assert "geheim" not in done.output
 
