@@ -311,15 +311,16 @@ class Ahead:
         """Return how many frames are unread; `place` is where the reader is: segment, offset, and frames read so far."""
         with self._lock:
             while True:
-                segment, offset, number = place()
+                here = segment, offset, number = place()
                 if self._probe is None or self._number <= number:
                     self._probe, self._number = Cursor(segment, offset), number
                 try:
                     self._walk(self._probe)
                 except ValueError:  # the reader was here meanwhile, and has given the segment back
                     self._probe = None
-                    continue
-                return max(self._number - place()[2], 0)
+                    if place() != here:
+                        continue
+                return max(self._number - place()[2], 0)  # where the reader has ended, what was known last
 
     def _walk(self, probe: Cursor) -> None:
         while True:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hft_otel.lanes.frames import encode
-from hft_otel.lanes.room import NO_FRAME, Cursor, Room, Tally
+from hft_otel.lanes.room import NO_FRAME, Ahead, Cursor, Room, Tally
 from hft_otel.lanes.segment import HEADER_SIZE, Segment
 
 SIZE = 1024 + HEADER_SIZE
@@ -387,3 +387,13 @@ def test_the_rest_of_a_damaged_segment_counts_as_one_unread() -> None:
     cursor = Cursor(room.first)
     assert cursor.unread() == 2
     assert read_all(room, cursor) == [b"whole", NO_FRAME]
+
+
+def test_counting_ahead_ends_with_what_was_known_once_the_reader_has_closed_its_segments() -> None:
+    room, ahead = make_room(), Ahead()
+    for number in range(3):
+        room.put(encode(str(number).encode()))
+    here = (room.active, HEADER_SIZE, 0)
+    assert ahead.count(lambda: here) == 3
+    room.active.close()
+    assert ahead.count(lambda: here) == 3
