@@ -2,7 +2,7 @@
 
     python -m tests.real.elasticsearch_durable PORT FILE
 
-Beside `_bulk` it answers `_count` and the `_search` of `hft-otel audit reconcile`. Documents stand in FILE, one line each,
+Beside `_bulk` it answers `_count`, and the `_field_caps` and `_search` of `hft-otel audit reconcile`. Documents stand in FILE, one line each,
 before they are acknowledged. A kill does not lose what was written; a loss of power would, as nothing is synced.
 """
 
@@ -19,6 +19,7 @@ from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 from tests.real.elasticsearch_bulk import ElasticsearchBulk, Json
 from tests.real.running import Program
@@ -47,16 +48,27 @@ class DurableElasticsearch(ElasticsearchBulk):
 
     def handle(self, request: Request) -> Answer:
         index, _, verb = request.path.strip("/").rpartition("/")
-        if verb not in ("_count", "_search"):
+        if verb not in ("_count", "_field_caps", "_search"):
             return super().handle(request)
-        asked = json.loads(request.body or b"{}")
         with self.lock:
-            answer = self._count(index) if verb == "_count" else self._search(index, asked)
+            if verb == "_count":
+                answer = self._count(index)
+            elif verb == "_field_caps":
+                answer = self._field_caps(index, parse_qs(request.query)["fields"][0].split(","))
+            else:
+                answer = self._search(index, json.loads(request.body))
         return Answer(200, json.dumps(answer).encode(), (("Content-Type", "application/json"),))
 
     def _count(self, index: str) -> Json:
         found = Counter(self.indices.values())
         return {"count": sum(number for name, number in found.items() if fnmatchcase(name, index))}
+
+    def _field_caps(self, index: str, fields: list[str]) -> Json:
+        """Attributes are keywords, as in the mapping of OpenTelemetry's data streams."""
+        found = sorted({name for name in self.indices.values() if fnmatchcase(name, index)})
+        keyword = {"keyword": {"type": "keyword", "searchable": True, "aggregatable": True}}
+        mapped = [name for name in fields if any(self._values(index, name.removeprefix("attributes.")))]
+        return {"indices": found, "fields": dict.fromkeys(mapped, keyword)}
 
     def _search(self, index: str, asked: Json) -> Json:
         ((field, range_),) = asked["query"]["range"].items()
