@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -47,8 +48,10 @@ def _positive(text: str) -> int:
 
 
 def main(arguments: Sequence[str] = ()) -> int:
-    """Play the rounds and print the tables."""
+    """Play the rounds and print the tables, also of a run that SIGINT or SIGTERM ends."""
     options = options_of(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell has its background jobs ignore the first
+        signal.signal(number, signal.default_int_handler)
     kinds: list[str] = options.kind or list(KINDS)
     if WHOLE_PATH in kinds and not has(best(), "exporters", "elasticsearch"):
         print(f"no Collector here has Elasticsearch's exporter: {parts.cure('otelcol-hft-es')}")
