@@ -22,7 +22,7 @@ from .config import DEVELOPMENT_ENVIRONMENTS, AgentConfig, ConfigError, JournalC
 from .interfaces import HFTLoggerInterface, LogBackend
 from .lanes.intake import Drain, Intake, Pipeline, agent_intake, drain_by_default, process_intake
 from .lanes.journal import Journal
-from .lanes.shared import default_folder
+from .lanes.shared import Sizes, default_folder
 from .ledger import FlushReport
 from .lifecycle import at_end, at_sigterm
 from .logger import HFTLogger
@@ -163,9 +163,10 @@ class _Process:
         every = [wired.config for wired in self._wired.values()]
         remote = [each for each in every if each.effective_isolation == "process"]
         asks = config.effective_isolation == "process"
+        alike = [each for each in every if each.effective_isolation == config.effective_isolation]
         for part, first in (
             ("journal", every[:1]),
-            ("lanes", remote[:1] if asks else []),
+            ("lanes", alike[:1]),
             ("agent", remote[:1] if asks else []),
         ):
             for kept_part in (getattr(each, part) for each in first):
@@ -190,7 +191,11 @@ class _Process:
         journal = config.journal
         backends = self.backends(config)
         intake = process_intake(
-            journal.folder, journal.segment_kb * 1024, journal.spare_segments, journal.fallback_folder
+            journal.folder,
+            journal.segment_kb * 1024,
+            journal.spare_segments,
+            journal.fallback_folder,
+            _sizes(config),
         )
         self._make_durable(intake)
         router = make_router(config, backends)
@@ -242,7 +247,8 @@ class _Process:
                 journal.segment_kb * 1024,
                 journal.spare_segments,
                 folder,
-                fallback=journal.fallback_folder,
+                _sizes(config),
+                journal.fallback_folder,
             )
             if intake.lanes is not None and not intake.shared:
                 why = intake.lanes.problem
@@ -309,6 +315,11 @@ def _logger(name: str, wired: _Wired) -> HFTLogger:
     )
     logger._origin = LoggerFactory._unpickled, (config,)
     return logger
+
+
+def _sizes(config: LogConfig) -> Sizes:
+    lanes = config.lanes
+    return Sizes.of_megabytes(lanes.low_mb, lanes.high_mb, lanes.metric_mb)
 
 
 def _same_folder(one: str | None, other: str | None) -> bool:

@@ -6,7 +6,18 @@ from typing import Annotated, NamedTuple
 
 from msgspec import Meta
 
-__all__ = ["LATENCY", "CallSites", "Count", "Level", "LevelName", "OneOf", "Port", "Seconds", "Via"]
+__all__ = [
+    "LATENCY",
+    "CallSites",
+    "Count",
+    "Level",
+    "LevelName",
+    "Megabytes",
+    "OneOf",
+    "Port",
+    "Seconds",
+    "Via",
+]
 
 
 class OneOf(NamedTuple):
@@ -26,6 +37,7 @@ class LevelName(NamedTuple):
 Level = Annotated[str, LevelName()]
 CallSites = Annotated[str, LevelName(("always", "never"))]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Megabytes = Annotated[float, Meta(ge=0.25, le=1024)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Via = Annotated[str, OneOf(("sdk", "collector"))]

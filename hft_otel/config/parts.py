@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from .._guarded import Guarded
 from ..record import InstrumentKind
-from .fields import Level, OneOf, Seconds
+from .fields import Level, Megabytes, OneOf, Seconds
 
 __all__ = [
     "AgentConfig",
@@ -72,10 +72,16 @@ class StdlibConfig(Guarded):
 
 @dataclass(repr=False)
 class LanesConfig(Guarded):
-    """Where records wait for the agent; for `isolation: process`."""
+    """Where text and measurements wait for whoever delivers them, and how much of each; audits have the journal."""
 
     folder: str | None = None
-    """None means: below /dev/shm where that is memory, else in the system's temporary folder."""
+    """For `isolation: process`. None means: below /dev/shm where that is memory, else in the system's temporary folder."""
+    low_mb: Megabytes = 2.0
+    """Of records below WARNING: about 10,000 records of 200 bytes a megabyte (of 1024 * 1024 bytes)."""
+    high_mb: Megabytes = 1.0
+    """Of records of WARNING and above."""
+    metric_mb: Megabytes = 1.5
+    """Of measurements."""
 
 
 @dataclass(repr=False)

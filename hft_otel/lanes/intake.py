@@ -271,13 +271,15 @@ def process_intake(
     segment_size: int = 512 * 1024,
     spare: int = 3,
     fallback: str | None = None,
+    sizes: Sizes | None = None,
 ) -> Intake:
     """Return the intake of this process, made at the first call; later calls get the same, whatever they ask for."""
     global _process  # noqa: PLW0603  (one intake per process is the point)
     with _process_lock:
         if _process is None:
             second = Path(fallback) if fallback else None
-            _process = Intake(Journal(Path(folder), segment_size, spare, fallback=second))
+            journal = Journal(Path(folder), segment_size, spare, fallback=second)
+            _process = Intake(journal, sizes or Sizes())
             _process.start_drain = _default_drain
         return _process
 

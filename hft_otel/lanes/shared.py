@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from . import streams
 from .control import ControlPage
@@ -25,6 +25,7 @@ CONTROL = "control"
 _SHM = Path("/dev/shm")
 _TMPFS = "tmpfs"
 _CLAIMED = -2
+_PER_MB = 16
 
 
 class Sizes(NamedTuple):
@@ -34,6 +35,11 @@ class Sizes(NamedTuple):
     low: int = 32
     high: int = 16
     metric: int = 24
+
+    @classmethod
+    def of_megabytes(cls, low: float, high: float, metric: float) -> Self:
+        """Return as many segments of the usual size as go into each."""
+        return cls(low=round(low * _PER_MB), high=round(high * _PER_MB), metric=round(metric * _PER_MB))
 
 
 def default_folder() -> Path:

@@ -191,7 +191,7 @@ def test_every_setting_loads(tmp_path: Path) -> None:
           exit_timeout: 0
           redact: [account_number]
           journal: {folder: /var/j, segment_kb: 64, spare_segments: 2}
-          lanes: {folder: /mnt/lanes}
+          lanes: {folder: /mnt/lanes, low_mb: 16, high_mb: 4, metric_mb: 0.5}
           agent: {linger: 60, nice: 5, cpus: [1, 2]}
           backends:
             otlp: {enabled: true, config: {endpoint: "http://c:4318", protocol: http/protobuf, headers: {a: b}, signals: [logs]}}
@@ -210,7 +210,7 @@ def test_every_setting_loads(tmp_path: Path) -> None:
         """,
     )
     assert config.journal == JournalConfig("/var/j", 64, 2)
-    assert config.lanes == LanesConfig("/mnt/lanes")
+    assert config.lanes == LanesConfig("/mnt/lanes", 16, 4, 0.5)
     assert config.agent == AgentConfig(60, 5, [1, 2])
     assert config.components["parser"] == ComponentConfig(
         "ERROR", {"component": "parser"}, {"file": {"enabled": False}}, []

@@ -39,6 +39,7 @@ from hft_otel.ledger import DestinationSums, FlushReport
 from hft_otel.record import LogLevel, LogRecord, LogType
 from hft_otel.stdlib import bridge_stdlib
 from hft_otel.worker import Worker
+from tests.unit.core_support import run_python
 
 create = LoggerFactory.create_logger
 
@@ -515,3 +516,22 @@ def test_a_forked_child_builds_its_own_from_the_configurations(process: Process)
     assert process.worker is not parents
     assert [room.active for room in intake.rooms] != parent_rooms
     assert len(lines()) == 2
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_lanes_are_as_large_as_the_configuration_says(tmp_path: Path, isolation: str) -> None:
+    (tmp_path / "logging.yaml").write_text(
+        f"logging: {{isolation: {isolation}, lanes: {{folder: lanes, low_mb: 4, high_mb: 0.25, metric_mb: 0.5}},"
+        " backends: {file: {config: {file_path: out.log}}}}"
+    )
+    done = run_python(tmp_path, "-c", SIZES)
+    assert done.stdout.split() == ["64", "4", "8"], done.stderr
+
+
+SIZES = """
+from hft_otel import LogConfig, LoggerFactory
+
+log = LoggerFactory.create_logger("x", LogConfig.from_yaml("logging.yaml"))
+lanes = log._intake
+print(*(len(room.supply) + 1 for room in (lanes.low, lanes.high, lanes.metric)))
+"""
