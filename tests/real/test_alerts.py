@@ -78,6 +78,11 @@ CASES = [
     Case(
         "AuditUnrouted", "text goes nowhere", {series(n.UNROUTED, PROCESS, lane="low", type=n.TEXT): "0+5x30"}, "5m"
     ),
+    Case(
+        "AuditDisplaced", "a full disk", {series(n.DISPLACED, PROCESS, place="memory"): "0x8 1x8"}, "3m",
+        [{"job": "hft", "place": "memory"}],
+    ),
+    Case("AuditDisplaced", "long over", {series(n.DISPLACED, PROCESS, place="fallback"): "0x4 3x80"}, "15m"),
     *(
         Case(
             "CollectorLosesData", f"{outcome} {signal}",

@@ -41,6 +41,7 @@ ACCEPTED = _SELF["telemetry.accepted"]
 DELIVERED = _SELF["telemetry.delivered"]
 EXPORTS = _SELF["telemetry.exports"]
 PENDING = _SELF["telemetry.pending"]
+DISPLACED = _SELF["telemetry.displaced"]
 
 LATENCY_SECONDS = family(LATENCY, InstrumentKind.HISTOGRAM, "s")
 LATENCY_BUCKET, LATENCY_COUNT = f"{LATENCY_SECONDS}_bucket", f"{LATENCY_SECONDS}_count"

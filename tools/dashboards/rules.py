@@ -145,6 +145,13 @@ def _loss() -> list[Rule]:
             "Run `hft-otel check` on its logging.yaml: it warns of this.",
         ),
         alert(
+            "AuditDisplaced", "critical", f"max by (job, place) (increase({n.DISPLACED}[5m])) > 0", "",
+            "The audit journal of {{ $labels.job }} is not where it should be: {{ $labels.place }}",
+            "Its folder refused segments in the last five minutes. Those in the second folder (fallback) are as safe as "
+            "ever; those in memory are lost if the process is killed, and after four of them events are dropped.",
+            "Is its disk full, unmounted or read-only? It is used again as soon as it takes a segment.",
+        ),
+        alert(
             "MetricExportsFail", "warning",
             f'sum by (job, destination) (increase({n.EXPORTS}{{outcome="failed"}}[2m])) > 0', "5m",
             "{{ $labels.job }} cannot export its metrics to {{ $labels.destination }}",
