@@ -89,7 +89,8 @@ class Trail(NoTrail):
         self._stream = stream
         self._keeping = keeping
         self._head = Head(stream)
-        self._entries: dict[int, Entry] = {}
+        self._number = 0  # of the next line in the chain
+        self._known: dict[int, Entry] = {}  # lines of segments that are yet to be read again
         self._first: int | None = None  # the first event since the last entry
         self._last = -1
         self._anchored = -1
@@ -103,26 +104,28 @@ class Trail(NoTrail):
 
     def begin(self, seq: int, bodies: Iterable[bytes]) -> None:
         """Go on where a reader before us was: at the segment that begins with event `seq`, of which `bodies` are read."""
-        self._load()
-        known = {entry.end_seq: entry.head for entry in self._entries.values()}
-        if seq in known:
-            self._head = Head(self._stream, known[seq])
+        for entry in self._load():
+            self._number += 1
+            if entry.end_seq == seq:
+                self._head = Head(self._stream, entry.head)
+            elif entry.first_seq >= seq:
+                self._known[entry.first_seq] = entry
         self._last = seq - 1
         for number, body in enumerate(bodies, seq):
             self.add(number, body)
 
-    def _load(self) -> None:
+    def _load(self) -> list[Entry]:
+        found: list[Entry] = []
         try:
             for name in (ENTRIES, ANCHORS):
                 mend(self.folder / name)
-            for line in read_lines(self.folder / ENTRIES, Entry):
-                if isinstance(line, Entry):
-                    self._entries[line.first_seq] = line
+            found = [line for line in read_lines(self.folder / ENTRIES, Entry) if isinstance(line, Entry)]
             for anchor in read_lines(self.folder / ANCHORS, Anchor):
                 if isinstance(anchor, Anchor):
                     self._kept_from = max(self._kept_from, anchor.kept_from)
         except OSError as error:
             self._refused(error)
+        return found
 
     def add(self, seq: int, body: bytes) -> None:
         """Take in the next event."""
@@ -136,11 +139,11 @@ class Trail(NoTrail):
         if self._first is None:
             return
         first, self._first = self._first, None
-        entry = self._entries.get(first)
+        entry = self._known.pop(first, None)
         if entry is None:
-            number, count = len(self._entries), self._last + 1 - first
-            entry = Entry(number=number, first_seq=first, count=count, size=end, head=self._head.text)
-            self._entries[first] = entry
+            count = self._last + 1 - first
+            entry = Entry(number=self._number, first_seq=first, count=count, size=end, head=self._head.text)
+            self._number += 1
             self._write(ENTRIES, to_line(entry))
         elif entry.head != self._head.text:
             self.problem = f"{self.folder}: event {first} and those after it are not what was chained before"
