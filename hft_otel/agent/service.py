@@ -19,7 +19,7 @@ from ..lanes.control import ControlPage
 from ..lanes.intake import Pipeline
 from ..lanes.remote import RemoteIntake
 from ..lanes.segment import BadSegment
-from ..lanes.shared import CONTROL
+from ..lanes.shared import CONTROL, remove_unfinished
 from ..ledger import FlushReport
 from ..notices import watching
 from ..outbox import Outbox
@@ -99,6 +99,7 @@ class Service:
         own = self.intake
         for folder in streams.others(own.stream_folder.parent, own.stream_folder.name):
             with contextlib.suppress(OSError, BadSegment):
+                remove_unfinished(folder)
                 page = ControlPage.load(folder / CONTROL)
                 same = [Path(each).parent for each in page.journals[:1]] == [own.journal.stream_folder.parent]
                 page.close()

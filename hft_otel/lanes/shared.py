@@ -17,9 +17,9 @@ from typing import NamedTuple, Self
 
 from . import streams
 from .control import ControlPage
-from .segment import Segment
+from .segment import Segment, unpack_header
 
-__all__ = ["CONTROL", "SharedLanes", "SharedSupply", "Sizes", "default_folder"]
+__all__ = ["CONTROL", "SharedLanes", "SharedSupply", "Sizes", "default_folder", "remove_unfinished"]
 
 CONTROL = "control"
 _SHM = Path("/dev/shm")
@@ -106,6 +106,21 @@ class SharedLanes:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a kill has left of a stream while it was made, or removed: no control page, and no segment ever used.
+
+    Nothing is done where its process lives. Raises OSError and BadSegment where that cannot be told.
+    """
+    if (folder / CONTROL).exists() or (lock := streams.try_lock(folder)) is None:
+        return
+    try:
+        unused = all(unpack_header(path.read_bytes(), path).turn == 0 for path in folder.glob("*.seg"))
+        if unused and not (folder / CONTROL).exists():  # it may have been finished, and its process ended, meanwhile
+            streams.remove(folder)
+    finally:
+        os.close(lock)
 
 
 class SharedSupply:

@@ -19,7 +19,7 @@ from hft_otel.lanes.control import ControlPage
 from hft_otel.lanes.frames import encode
 from hft_otel.lanes.intake import Intake, agent_intake
 from hft_otel.lanes.journal import Journal
-from hft_otel.lanes.shared import SharedLanes, default_folder
+from hft_otel.lanes.shared import CONTROL, SharedLanes, default_folder, remove_unfinished
 from hft_otel.lanes.streams import AGENT_LOCK, LOCK
 from tests.unit.core_support import python
 from tests.unit.lanes_support import TINY, Reading, Writing, body, number_of
@@ -448,3 +448,22 @@ def test_what_an_old_version_left_is_read(tmp_path: Path) -> None:
     [stream] = Journal(tmp_path, 4096, 1).abandoned()
     assert [found.index for found in stream.segments] == [0]
     stream.close(settled=True)
+
+
+def test_lanes_whose_making_a_kill_ended_are_removed(tmp_path: Path) -> None:
+    lanes = SharedLanes(tmp_path, TINY)
+    (lanes.stream_folder / CONTROL).unlink()
+    remove_unfinished(lanes.stream_folder)
+    assert lanes.stream_folder.exists()  # its process lives, and may be making it
+    lanes.leave()
+    remove_unfinished(lanes.stream_folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lanes_that_were_used_are_never_taken_for_unfinished(writing: Writing) -> None:
+    writing.die()
+    remove_unfinished(writing.stream_folder)
+    assert (writing.stream_folder / CONTROL).exists()
+    (writing.stream_folder / CONTROL).unlink()
+    remove_unfinished(writing.stream_folder)
+    assert list(writing.stream_folder.glob("*.seg"))
