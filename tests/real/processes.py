@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -84,14 +85,20 @@ def run_script(
     return ended
 
 
-def _interruptible() -> None:
-    """Undo that a shell has its background jobs ignore Ctrl-C, which all programs under them inherit."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _hear_ctrl_c() -> None:
+    """Undo that a shell has its background jobs ignore Ctrl-C, which all programs under them inherit.
+
+    Here and not between fork and exec: gRPC, where a test has it, does not survive a plain fork for sure.
+    """
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
 def started(command: Sequence[str | Path], cwd: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
     """A program under way, with pipes; killed where it is still there at the end."""
+    _hear_ctrl_c()
     process = subprocess.Popen(
         [str(part) for part in command],
         cwd=cwd,
@@ -100,7 +107,6 @@ def started(command: Sequence[str | Path], cwd: Path, **more: str) -> Iterator[s
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_interruptible,  # noqa: PLW1509  (one call that takes no lock)
     )
     with process:  # waits, and closes the pipes
         try:
