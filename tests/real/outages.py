@@ -154,7 +154,7 @@ class Outage:
         if any(lost) or not self.told["complete"]:
             yield f"the process does not count all as delivered: {self.told['report']}"
         for process in self.memory:
-            for when, bound in (("end of outage", FLAT), ("after", FLAT), ("most", BUSY)):
+            for when, bound in (("end of outage", FLAT), ("most", BUSY)):
                 if self.growth(process, when) > bound:
                     yield f"the {process} grew by {self.growth(process, when) / MEGABYTE:.1f} MB ({when})"
         logged, dropped = self.told["texts"], sum(self.texts_dropped.values())
