@@ -6,8 +6,8 @@ Each variant runs in a process of its own (benchmarks/tail_trader.py), its loop 
 children, the Collector and this program have the other. The variants take turns, round by round, and the medians over
 the rounds are given. "Tick to done" counts from the moment a tick was due, so it has the lateness that a thread of the
 logging library causes by holding the interpreter's lock, and that of calls before it. Ticks that were late because the
-hypervisor took the core away are set aside and counted ("stalls", of all rounds), and the loop begins its schedule anew
-behind them; "raw p99.9" has them. On a machine of your own there are none.
+hypervisor or another program took the core away are set aside and counted ("stalls", of all rounds), and the loop begins
+its schedule anew behind them; "raw p99.9" has them. On a machine of your own there are hardly any.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 Every tick is due at a fixed time; the loop spins until then, does a little work, logs once, and notes when it was
 done. Threads and processes of the logging library start on the other core, so what is left to disturb the loop is the
-interpreter's lock and the call itself; what the hypervisor takes is told apart. Prints one JSON object with
+interpreter's lock and the call itself; what hypervisor and other programs take is told apart. Prints one JSON object with
 percentiles in microseconds.
 """
 
@@ -187,11 +187,11 @@ VARIANTS: dict[str, Callable[[Path, str], Variant]] = {
 
 
 class Stalls:
-    """Tells the time that the hypervisor took from this thread, which no logging library is to be charged with.
+    """Tells the time that was taken from this thread from outside, which no logging library is to be charged with.
 
-    The loop never sleeps, so whatever of the wall's time is not in its CPU time was taken from it. Where the kernel
-    counts no context switch meanwhile, neither a wait (for the interpreter's lock, say) nor another task of this
-    machine was the reason: the whole machine stood still. Everything else is charged.
+    The loop never sleeps, so whatever of the wall's time is not in its CPU time was taken from it: by a wait for the
+    interpreter's lock, which is a voluntary context switch; else by the hypervisor, or by a task of the machine's on this
+    core, where nothing of the library runs. What has a voluntary switch in it is charged, whatever else was in it.
     """
 
     def __init__(self) -> None:
@@ -204,7 +204,7 @@ class Stalls:
         self._cpu, self._wall, self._switches = time.thread_time_ns(), time.perf_counter_ns(), _switches()
 
     def explain(self, late: int) -> bool:
-        """Say whether most of these nanoseconds were the hypervisor's; then they are counted."""
+        """Say whether most of these nanoseconds were taken from outside; then they are counted."""
         taken = time.perf_counter_ns() - self._wall - (time.thread_time_ns() - self._cpu)
         explained = _switches() == self._switches and 2 * taken > late
         if explained:
@@ -214,9 +214,8 @@ class Stalls:
         return explained
 
 
-def _switches() -> tuple[int, int]:
-    usage = resource.getrusage(resource.RUSAGE_THREAD)
-    return usage.ru_nvcsw, usage.ru_nivcsw
+def _switches() -> int:
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 class Loop(NamedTuple):
@@ -224,7 +223,7 @@ class Loop(NamedTuple):
 
     calls: array[int]
     done: array[int]
-    """From when the tick was due to when it was done, without the ticks that the hypervisor made late."""
+    """From when the tick was due to when it was done, without the ticks that were made late from outside."""
     raw: array[int]
     """The same with them."""
     stalls: Stalls
