@@ -117,7 +117,9 @@ def remove_unfinished(folder: Path) -> None:
         return
     try:
         unused = all(unpack_header(path.read_bytes(), path).turn == 0 for path in folder.glob("*.seg"))
-        if unused and not (folder / CONTROL).exists():  # it may have been finished, and its process ended, meanwhile
+        if (
+            unused and not (folder / CONTROL).exists()
+        ):  # it may have been finished, and its process ended, meanwhile
             streams.remove(folder)
     finally:
         os.close(lock)
