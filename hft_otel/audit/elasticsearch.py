@@ -10,9 +10,11 @@ import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPException
 from typing import Any
-from urllib.parse import unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import msgspec
+
+from .._url import split_login
 
 __all__ = ["API_KEY", "NoAddressError", "NoAnswerError", "read_ids"]
 
@@ -85,18 +87,19 @@ class _Index:
     """An index (or several: a pattern) of a server, over HTTP."""
 
     def __init__(self, url: str) -> None:
+        address, login = split_login(url)
         try:
-            parts = urlsplit(url)
+            parts = urlsplit(address)
         except ValueError:
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise NoAddressError("that is no address such as elasticsearch:http://127.0.0.1:9200/logs-audit*")
         self._name = parts.path.strip("/") or _DEFAULT
-        self._base = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "", "", ""))
+        self._base = urlunsplit((parts.scheme, parts.netloc, "", "", ""))
         self._headers = {"Content-Type": "application/json"}
-        if parts.username:
-            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            self._headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+        if login is not None and login[0]:
+            shown = base64.b64encode(":".join(login).encode()).decode()
+            self._headers["Authorization"] = f"Basic {shown}"
         elif key := os.environ.get(API_KEY):
             self._headers["Authorization"] = f"ApiKey {key}"
 

@@ -324,7 +324,7 @@ class Ahead:
 
     def _walk(self, probe: Cursor) -> None:
         while True:
-            found = len(probe.read(4096))
+            found = probe.skip()
             self._number += found
             if not found:
                 left = probe.step()

@@ -259,21 +259,19 @@ def split_frames(chunk: bytes, limit: int) -> tuple[list[bytes], int]:
 
 def last_frame(chunk: bytes) -> tuple[int, int]:
     """Return where the last frame of a chunk begins and ends; both are 0 where there is none that is all in it."""
-    last, position, size = 0, 0, len(chunk)
-    while position < size:
-        start = position + _PREFIX.get(chunk[position], size + 1)
-        if start > size:
-            break
-        end = start + (chunk[position + 1] if start == position + 2 else _length(chunk, position + 1, start))
-        if end > size:
-            break
-        last, position = position, end
-    return last, position
+    _, last, end = _scan(chunk)
+    return last, end
 
 
 def count_frames(chunk: bytes) -> tuple[int, int]:
     """Return how many frames a chunk begins with, and how many bytes they take; what ends `split_frames` ends it."""
-    count, position, size = 0, 0, len(chunk)
+    count, _, end = _scan(chunk)
+    return count, end
+
+
+def _scan(chunk: bytes) -> tuple[int, int, int]:
+    """Return how many frames a chunk begins with, and where the last of them begins and ends."""
+    count, last, position, size = 0, 0, 0, len(chunk)
     while position < size:
         start = position + _PREFIX.get(chunk[position], size + 1)
         if start > size:
@@ -281,8 +279,8 @@ def count_frames(chunk: bytes) -> tuple[int, int]:
         end = start + (chunk[position + 1] if start == position + 2 else _length(chunk, position + 1, start))
         if end > size:
             break
-        count, position = count + 1, end
-    return count, position
+        count, last, position = count + 1, position, end
+    return count, last, position
 
 
 def _length(chunk: bytes, begin: int, end: int) -> int:

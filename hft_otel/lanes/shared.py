@@ -117,9 +117,8 @@ def remove_unfinished(folder: Path) -> None:
         return
     try:
         unused = all(unpack_header(path.read_bytes(), path).turn == 0 for path in folder.glob("*.seg"))
-        if (
-            unused and not (folder / CONTROL).exists()
-        ):  # it may have been finished, and its process ended, meanwhile
+        # It may have been finished, and its process ended, since the first look.
+        if unused and not (folder / CONTROL).exists():
             streams.remove(folder)
     finally:
         os.close(lock)

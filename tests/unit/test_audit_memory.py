@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hft_otel.lanes import room
-from hft_otel.lanes.segment import Segment, split_frames
+from hft_otel.lanes.segment import Segment, count_frames, split_frames
 from tests.unit.audit_support import SECOND, Desk, frame
 
 SIZE = 64 * 1024
@@ -59,7 +59,14 @@ def test_a_reader_that_is_far_behind_counts_what_waits_once_and_holds_none_of_it
         seen += len(bodies)
         return bodies, taken
 
+    def count(chunk: bytes) -> tuple[int, int]:
+        nonlocal seen
+        number, taken = count_frames(chunk)
+        seen += number
+        return number, taken
+
     monkeypatch.setattr(room, "split_frames", split)
+    monkeypatch.setattr(room, "count_frames", count)
     desk = Desk(tmp_path, segment_size=SIZE)
     for number in range(EVENTS):
         if number % 50 == 0:
