@@ -24,10 +24,10 @@ from ..audit.verify import Verdict, verify
 from ..destinations._text import as_json as record_as_json
 from ..record import LogRecord
 
-__all__ = ["Window", "picker", "run_show", "run_verify", "say_nothing_is_here", "time_of", "utc"]
+__all__ = ["picker", "run_show", "run_verify", "say_nothing_is_here", "time_of", "utc"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-Window = tuple[int | None, int | None]
+_Window = tuple[int | None, int | None]
 """The times to show, in nanoseconds: from the first on, before the second."""
 
 
@@ -99,15 +99,13 @@ def _number(seq: int) -> str:
 def run_show(
     folder: Path,
     fallback: Path | None,
-    events: tuple[str, ...],
-    window: Window,
-    context: tuple[str, ...],
+    suits: Callable[[LogRecord], bool],
     limit: int | None,
     *,
     as_json: bool,
 ) -> int:
     """Print the events that are asked for; 0 where there is one."""
-    found: Iterable[LogRecord] = filter(picker(events, window, context), read_events(folder, fallback))
+    found: Iterable[LogRecord] = filter(suits, read_events(folder, fallback))
     if limit is not None:
         found = deque(found, limit)
     return 0 if (_print_lines if as_json else _print_events)(found) else 1
@@ -144,7 +142,7 @@ def utc(time_ns: int) -> str:
     return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(second))}.{nanos // 1000:06d}"
 
 
-def picker(events: tuple[str, ...], window: Window, context: tuple[str, ...]) -> Callable[[LogRecord], bool]:
+def picker(events: tuple[str, ...], window: _Window, context: tuple[str, ...]) -> Callable[[LogRecord], bool]:
     """Return what says whether an event is asked for: by name, time and KEY=VALUE of its context."""
     since, until = window
     wanted = _pairs(context)

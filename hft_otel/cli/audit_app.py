@@ -112,16 +112,17 @@ def show(
     as_json: bool,
 ) -> None:
     """Print the events of a trail by time, delivered ones and those that wait; --json prints as the file backend does."""
-    from .audit import run_show, time_of
+    from .audit import picker, run_show, time_of
     from .audit_parked import run_parked
 
     chosen = (
         None if since is None else time_of(since, "--since"),
         None if until is None else time_of(until, "--until"),
     )
+    suits = picker(events, chosen, context)
     if parked:
-        raise SystemExit(run_parked(folder, events, chosen, context, limit, as_json=as_json))
-    raise SystemExit(run_show(folder, fallback, events, chosen, context, limit, as_json=as_json))
+        raise SystemExit(run_parked(folder, suits, limit, as_json=as_json))
+    raise SystemExit(run_show(folder, fallback, suits, limit, as_json=as_json))
 
 
 @audit.command()

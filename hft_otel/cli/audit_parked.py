@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
@@ -15,24 +15,15 @@ from rich.table import Table
 from ..audit.parked import Parked, read_parked
 from ..destinations._text import as_json as record_as_json
 from ..record import LogRecord
-from .audit import Window, picker, utc
+from .audit import utc
 
 __all__ = ["run_parked"]
 
 _Found = Iterable[tuple[Parked, LogRecord]]
 
 
-def run_parked(
-    folder: Path,
-    events: tuple[str, ...],
-    window: Window,
-    context: tuple[str, ...],
-    limit: int | None,
-    *,
-    as_json: bool,
-) -> int:
+def run_parked(folder: Path, suits: Callable[[LogRecord], bool], limit: int | None, *, as_json: bool) -> int:
     """Print the parked events that are asked for; 0 where there is none."""
-    suits = picker(events, window, context)
     found: _Found = deque((each for each in read_parked(folder) if suits(each[1])), limit)
     if as_json:
         for parked, record in found:

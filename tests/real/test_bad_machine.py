@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 from tests.real.agents import HEAD, agents_in, configure, no_agent_left, numbers, records
 from tests.real.processes import Ended, run, run_script
 from tests.real.running import wait_until
+from tests.unit.small_disk import small_disk
 
 SMALL_JOURNAL = {"segment_kb": 64, "spare_segments": 2}
 LOSSES = """
@@ -151,13 +151,8 @@ def check(ended: Ended, found: list[dict[str, Any]], end: int = 3500) -> None:
 @pytest.fixture
 def read_only(folder: Path) -> Iterator[Path]:
     """A mount that cannot be written."""
-    mounted = folder / "mounted"
-    mounted.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "hft-otel-test", str(mounted)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("only root may mount the file system that is refused here")
-    yield mounted
-    subprocess.run(["umount", "--lazy", str(mounted)], check=True)
+    with small_disk(folder / "mounted", 1024, "ro") as mounted:
+        yield mounted.path
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])

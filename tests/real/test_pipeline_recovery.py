@@ -32,6 +32,7 @@ from tests.real.pipeline_support import (
 from tests.real.processes import hear, python, say, started
 from tests.real.running import wait_until
 from tests.real.stand_in import StandIn, down
+from tests.unit.small_disk import small_disk as mounted_disk
 
 pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
@@ -272,13 +273,8 @@ def test_poison_document_holds_up_no_other_audit_and_is_reported(tmp_path: Path)
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one megabyte."""
-    folder = tmp_path / "small-disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "hft-otel-test", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("only root may mount the small file system that is filled here")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with mounted_disk(tmp_path / "small-disk", 1024) as mounted:
+        yield mounted.path
 
 
 def test_full_disk_of_the_agent_loses_nothing_once_there_is_room(tmp_path: Path, small_disk: Path) -> None:

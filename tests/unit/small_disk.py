@@ -39,10 +39,10 @@ class SmallDisk:
 
 
 @contextmanager
-def small_disk(path: Path, kib: int) -> Iterator[SmallDisk]:
-    """Mount one there; skips the test where that may not be done."""
+def small_disk(path: Path, kib: int, access: str = "rw") -> Iterator[SmallDisk]:
+    """Mount one there, that may be written or not (`ro`); skips the test where that may not be done."""
     path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(path)]
+    command = ["mount", "-t", "tmpfs", "-o", f"{access},size={kib}k", "tmpfs", str(path)]
     try:
         mounted = subprocess.run(command, check=False, capture_output=True).returncode == 0
     except FileNotFoundError:

@@ -21,6 +21,7 @@ from hft_otel.config import BackendConfig, ConfigError, FileConfig
 from hft_otel.destinations.base import RetryLater
 from hft_otel.destinations.file import FileBackend
 from hft_otel.record import CapturedException, InstrumentKind, LogLevel, LogRecord, LogType, TraceIds
+from tests.unit.small_disk import small_disk
 
 AT = 1_700_000_000.25
 
@@ -454,16 +455,9 @@ def test_full_disk_during_rotation_counts_what_was_written(tmp_path, monkeypatch
     backend.close(1.0)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
 def test_really_full_file_system_is_reported_and_recovers(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False, capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
+    with small_disk(tmp_path / "disk", 64) as mounted:
+        disk = mounted.path
         ballast = disk / "ballast"
         ballast.write_bytes(b"x" * 40_000)
         backend = FileBackend({"file_path": str(disk / "a.log")})
@@ -480,8 +474,6 @@ def test_really_full_file_system_is_reported_and_recovers(tmp_path):
         assert lines_of(disk / "a.log")[-1] == plan(left[-1])
         assert all(line.startswith("20") and line.endswith("}") for line in lines_of(disk / "a.log"))
         backend.close(1.0)
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_size_limit_of_the_process_is_reported(tmp_path):

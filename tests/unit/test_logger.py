@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from hft_otel.logger import HFTLogger
 from hft_otel.record import InstrumentKind, LogLevel, LogRecord, LogType
 from hft_otel.redaction import Redactor
 from tests.unit.core_support import SMALL, Process, Recorder, poll
+from tests.unit.endless import Endless
 
 pytest_plugins = ["tests.unit.core_fixtures"]
 
@@ -289,19 +289,6 @@ def test_a_drain_starts_once_however_many_ask(tmp_path: Path) -> None:
     assert len(process.records()) == 8
     assert len(started) == 1
     process.close()
-
-
-class Endless(Mapping[str, int]):
-    """A mapping whose items never end."""
-
-    def __getitem__(self, key: str) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[str]:
-        return (f"k{number}" for number in itertools.count())
-
-    def __len__(self) -> int:
-        return 1
 
 
 def test_a_value_without_an_end_is_cut_in_every_kind_of_call(process: Process, log: HFTLogger) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import OrderedDict, UserDict
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 
 from hft_otel import secret_names
 from hft_otel.redaction import BEYOND, MAX_NAMES, MAX_TEXT, MAX_VALUES, SECRET, Redactor
+from tests.unit.endless import Endless
 
 
 def words(text: str) -> list[str]:
@@ -205,19 +205,6 @@ def test_wide_input_is_looked_at_for_a_bounded_time() -> None:
     redacted = Redactor().redact({"a": wide})
     assert time.monotonic() - started < 10
     assert "hunter2" not in repr(redacted)
-
-
-class Endless(Mapping[str, int]):
-    """A mapping whose items never end."""
-
-    def __getitem__(self, key: str) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[str]:
-        return (f"k{number}" for number in itertools.count())
-
-    def __len__(self) -> int:
-        return 1
 
 
 @pytest.mark.parametrize(
