@@ -73,8 +73,8 @@ def ours(folder: Path, otlp: str, isolation: str) -> Variant:
     return Variant(lambda number, price: logger.info("order filled", symbol="BTCUSDT", px=price), end)
 
 
-def otel_handler(_: Path, otlp: str) -> Variant:
-    """Return Python's logging with OpenTelemetry's handler, batch processor and OTLP exporter."""
+def otel_logger(otlp: str) -> tuple[logging.Logger, Any]:
+    """Return Python's logging with OpenTelemetry's handler, batch processor and OTLP exporter, and their provider."""
     from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
     from opentelemetry.instrumentation.logging.handler import LoggingHandler
     from opentelemetry.sdk._logs import LoggerProvider
@@ -86,6 +86,12 @@ def otel_handler(_: Path, otlp: str) -> Variant:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.addHandler(LoggingHandler(logger_provider=provider))
+    return logger, provider
+
+
+def otel_handler(_: Path, otlp: str) -> Variant:
+    """Return OpenTelemetry's handler, sending over OTLP."""
+    logger, provider = otel_logger(otlp)
 
     def call(number: int, price: float) -> None:
         logger.info("order filled", extra={"symbol": "BTCUSDT", "px": price})

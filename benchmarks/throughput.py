@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import platform
 import statistics
@@ -30,7 +29,8 @@ from typing import Any, NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from tools.nop_collector import NopCollector, nop_collector  # noqa: E402  (found beside this folder)
+from benchmarks.tail_trader import otel_logger  # noqa: E402  (found beside this file)
+from tools.nop_collector import NopCollector, nop_collector  # noqa: E402
 from tools.soak.watch import agent_of  # noqa: E402
 
 FACTOR = 5.0
@@ -76,18 +76,8 @@ def ours(endpoint: str, isolation: str) -> Variant:
 
 
 def sdk(endpoint: str) -> Variant:
-    """Return Python's logging with OpenTelemetry's handler, batch processor and OTLP exporter."""
-    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
-    from opentelemetry.instrumentation.logging.handler import LoggingHandler
-    from opentelemetry.sdk._logs import LoggerProvider
-    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
-
-    provider = LoggerProvider(shutdown_on_exit=False)
-    provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(f"{endpoint}/v1/logs")))
-    logger = logging.getLogger("bench.otel")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.addHandler(LoggingHandler(logger_provider=provider))
+    """Return OpenTelemetry's handler, sending over OTLP."""
+    logger, provider = otel_logger(endpoint)
 
     def call(number: int) -> None:
         logger.info("order filled", extra={"symbol": "BTCUSDT", "px": 1.5})
