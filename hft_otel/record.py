@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple
+
+import msgspec
 
 __all__ = [
     "ANCHOR_EVENT",
@@ -84,8 +85,7 @@ class CapturedException(NamedTuple):
     stacktrace: str
 
 
-@dataclass(slots=True)
-class LogRecord:
+class LogRecord(msgspec.Struct):
     """One log line, measurement or audit event, complete and no longer bound to the caller's objects.
 
     `timestamp` is in seconds since the epoch, `time_ns` the same instant in nanoseconds. `context` holds the merged
@@ -99,10 +99,10 @@ class LogRecord:
     log_type: LogType
     logger_name: str
     message: str = ""
-    context: dict[str, Any] = field(default_factory=dict)
+    context: dict[str, Any] = msgspec.field(default_factory=dict)
     metric_name: str = ""
     metric_value: float = 0.0
-    metric_tags: dict[str, Any] = field(default_factory=dict)
+    metric_tags: dict[str, Any] = msgspec.field(default_factory=dict)
     instrument: InstrumentKind = InstrumentKind.GAUGE
     unit: str = ""
     time_ns: int = 0

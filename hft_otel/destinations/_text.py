@@ -6,7 +6,6 @@ Python escapes (`\n`, `\x1b`). Backslashes and tabs stay as they are.
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import math
 import os
@@ -218,7 +217,7 @@ def _clean(record: LogRecord) -> LogRecord:
     """Return a copy in which every value is one that both layouts take."""
     timestamp, time_ns = _possible(record.timestamp, record.time_ns)
     exception = record.exception
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         record,
         timestamp=timestamp,
         time_ns=time_ns,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
 
 from ..config import ConfigError, InstrumentConfig, OtlpConfig
 from ..record import LogRecord, LogType
@@ -61,7 +62,7 @@ class MetricsPerBackend(MetricsDestination):
             if len(record.via_collector) < 2:
                 copies.append(record)
             for name in record.via_collector if len(record.via_collector) > 1 else ():
-                copies.append(replace(record, via_collector=(name,)))
+                copies.append(msgspec.structs.replace(record, via_collector=(name,)))
                 origins[id(copies[-1])] = record
         rejected: dict[int, Rejected] = {}
         for each in super().deliver(copies):

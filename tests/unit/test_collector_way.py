@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from hft_otel import ConfigError, LogConfig, LoggerFactory
 from hft_otel.config import OtlpConfig
