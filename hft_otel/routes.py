@@ -20,6 +20,8 @@ __all__ = ["Route", "Routes"]
 Route = tuple[tuple[Outbox, ...], tuple[str, ...]]
 """The outboxes that a record goes to, and the names of the backends behind the Collector that want it."""
 
+_MAX_KNOWN = 4096
+
 Telemetry = Callable[[], Iterable[tuple[str, float, Mapping[str, str]]]]
 
 
@@ -33,7 +35,7 @@ class Routes:
         self._telemetry = telemetry
         self._adapters: dict[int, Destination] = {}
         """By the identity of the backend, which they keep alive: a destination for each backend that was handed over."""
-        self._known: dict[tuple[Any, ...], Route] = {}
+        self._known: dict[tuple[int, tuple[Any, ...]], Route] = {}
 
     def add(self, pipeline: Pipeline) -> list[Outbox]:
         """Serve a further pipeline; return the outboxes of its backends, of which the new ones are started."""
@@ -54,11 +56,13 @@ class Routes:
             return self._resolve(
                 record, [each for each in router.get_backends(record) if _suits(each, record)]
             )
-        names = router.table.names(record)
-        key = (number, record.log_type, names)
+        key = (number, router.table.key(record))
         route = self._known.get(key)
         if route is None:
-            route = self._known[key] = self._resolve(record, [router.backends[name] for name in names])
+            if len(self._known) >= _MAX_KNOWN:  # as the table's own: context values that never repeat
+                self._known.clear()
+            backends = [router.backends[name] for name in router.table.names(record)]
+            route = self._known[key] = self._resolve(record, backends)
         return route
 
     def find_for_audit(self, number: int, record: LogRecord) -> Route:

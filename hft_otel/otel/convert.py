@@ -280,7 +280,10 @@ def own_attributes(record: LogRecord) -> dict[str, Any]:
 
 def timestamp(record: LogRecord) -> int:
     """Return the record's time as OTLP can carry it, in nanoseconds since the epoch."""
-    return min(max(int(record.time_ns), 0), _INT64 - 1)
+    time_ns = record.time_ns
+    if type(time_ns) is int and 0 <= time_ns < _INT64:
+        return time_ns
+    return min(max(int(time_ns), 0), _INT64 - 1)
 
 
 def trace_of(record: LogRecord) -> tuple[int, int, int] | None:

@@ -36,6 +36,9 @@ _pack_times = struct.Struct("<BQBQ").pack
 _pack_flags = struct.Struct("<BI").pack
 _INT_MASK = (1 << 64) - 1
 _SHORT = [bytes((number,)) for number in range(128)]
+_ATTRIBUTE = [b"\x32" + length for length in _SHORT]
+_TEXT = [b"\x12" + _SHORT[size + 2] + b"\x0a" + _SHORT[size] for size in range(126)]
+"""What stands before an attribute, and before a text in it, by length."""
 
 
 def varint(number: int) -> bytes:
@@ -96,22 +99,26 @@ class LogsEncoder:
     def logs(self, records: Sequence[LogRecord]) -> bytes:
         """Return an ExportLogsServiceRequest with the records, each scope's in their order."""
         observed = time_ns()
-        scopes: dict[bytes, list[bytes]] = {}
+        scopes: dict[tuple[str, tuple[str, ...]], list[bytes]] = {}
         for record in records:
+            key = (record.logger_name, record.via_collector)
+            logs = scopes.get(key)
+            if logs is None:
+                logs = scopes[key] = [self._scope(*key)]
             encoded = self._record(record, observed)
-            scopes.setdefault(self._scope(record), []).append(b"\x12" + varint(len(encoded)) + encoded)
+            logs += (b"\x12", varint(len(encoded)), encoded)
         inside = [self._resource]
-        inside += [field(b"\x12", scope + b"".join(logs)) for scope, logs in scopes.items()]
+        inside += [field(b"\x12", b"".join(logs)) for logs in scopes.values()]
         inside.append(self._schema_url)
         return field(b"\x0a", b"".join(inside))
 
-    def _scope(self, record: LogRecord) -> bytes:
-        key = (record.logger_name, record.via_collector)
+    def _scope(self, logger_name: str, backends: tuple[str, ...]) -> bytes:
+        key = (logger_name, backends)
         scope = self._scopes.get(key)
         if scope is None:
             if len(self._scopes) >= _MAX_CACHED:
                 self._scopes.clear()
-            name, attributes = clean_text(record.logger_name), scope_attributes(record.via_collector) or {}
+            name, attributes = clean_text(logger_name), scope_attributes(backends) or {}
             inside = (field(b"\x0a", name.encode()) if name else b"") + key_values(
                 b"\x1a", attributes.items()
             )
@@ -119,16 +126,14 @@ class LogsEncoder:
         return scope
 
     def _record(self, record: LogRecord, observed: int) -> bytes:
-        body = clean_text(record.message).encode()
-        size = len(body)
         parts = [
             _pack_times(0x09, timestamp(record), 0x59, observed),
             self._levels.get(record.level) or self._level(record),
-            b"\x2a" + varint(size + 1 + len(varint(size))) + b"\x0a" + varint(size) + body,
+            field(b"\x2a", field(b"\x0a", clean_text(record.message).encode())),
         ]
         own = own_attributes(record)
         self._attributes({**record.context, **own} if own else record.context, parts)
-        if (trace := trace_of(record)) is not None:
+        if record.trace is not None and (trace := trace_of(record)) is not None:
             parts.append(
                 _pack_flags(0x45, trace[2]) + b"\x4a\x10" + trace[0].to_bytes(16, "big")
                 + b"\x52\x08" + trace[1].to_bytes(8, "big")
@@ -159,10 +164,11 @@ class LogsEncoder:
             if kind is str and value.isascii():
                 data = value.encode()
                 size = len(data)
-                if size < 120:  # the lengths of all three layers fit one byte each
-                    packed = b"\x12" + _SHORT[size + 2] + b"\x0a" + _SHORT[size] + data
-                else:
-                    packed = field(b"\x12", field(b"\x0a", data))
+                length = len(prefix) + size + 4
+                if length < 128:  # those of all three layers fit one byte each
+                    parts += (_ATTRIBUTE[length], prefix, _TEXT[size], data)
+                    continue
+                packed = field(b"\x12", field(b"\x0a", data))
             elif kind is float:
                 packed = _pack_double(0x12, 9, 0x21, value)
             elif kind is bool:
@@ -172,7 +178,7 @@ class LogsEncoder:
             else:
                 packed = field(b"\x12", any_value(clean(value)))
             length = len(prefix) + len(packed)
-            parts.append(b"\x32" + (_SHORT[length] if length < 128 else varint(length)) + prefix + packed)
+            parts += (_ATTRIBUTE[length] if length < 128 else b"\x32" + varint(length), prefix, packed)
         return None
 
     def _key(self, key: Any) -> bytes | None:
