@@ -57,7 +57,7 @@ class AuditReader:
         self._seq = seq + sum(1 for _ in _events_before(start))
         self._place = (start.segment, start.offset, 0)
         """Up to where the census has counted, and how many events those were."""
-        self._ahead = Ahead()
+        self._ahead = Ahead(set_aside=True)
         self._decode = decode
         self._retire = retire
         self._known = known

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from .lanes.remote_room import RemoteRoom, RemoteSegment
-from .lanes.room import Cursor, Room
+from .lanes.room import Ahead, Cursor, Room
 from .lanes.segment import HEADER_SIZE, Segment, frame_length
 from .ledger import LaneSums
 from .outbox import Outbox
@@ -48,6 +48,9 @@ class LaneReader:
         self.cursor = Cursor(room.first)
         self.sums = LaneSums(room.name, log_type.value)
         self._decode = decode
+        self._number = 0
+        """Frames read so far."""
+        self._ahead = Ahead()
 
     def read(self) -> list[Read]:
         """Return the next records, and give segments that are done back to the room."""
@@ -55,6 +58,7 @@ class LaneReader:
         while not bodies and (done := self.cursor.step()) is not None:
             self.room.release(done)
             bodies = self.cursor.read(SLICE)
+        self._number += len(bodies)
         records: list[Read] = []
         for body in bodies:
             try:
@@ -72,7 +76,11 @@ class LaneReader:
         """Return the sums with what callers dropped and what is unread."""
         sums = self.sums
         dropped = with_drops(sums.dropped, self.room)
-        return LaneSums(sums.lane, sums.type, sums.routed, sums.unrouted, dropped, self.cursor.unread())
+        pending = self._ahead.count(self._here)
+        return LaneSums(sums.lane, sums.type, sums.routed, sums.unrouted, dropped, pending)
+
+    def _here(self) -> tuple[Segment, int, int]:
+        return self.cursor.segment, self.cursor.offset, self._number
 
     def drop(self, reason: str) -> None:
         """Count a record that was read and goes nowhere."""
@@ -130,6 +138,7 @@ class SharedLaneReader(LaneReader):
             cursor.offset = offset
             return []
         self._count += len(bodies)
+        self._number += len(bodies)
         records: list[Read] = []
         segment = cursor.segment
         for body in bodies:

@@ -18,6 +18,7 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from .control import RoomPage
@@ -193,8 +194,11 @@ class RemoteRoom:
     @property
     def has_space(self) -> bool:
         """Say whether more than an eighth of the segments wait to be written."""
-        free = sum(each.read_word("turn") == each.read_word("freed") for each in self._segments)
-        return 8 * free > len(self._segments)
+        # There may be many, and this is asked all the time: begins where the writer, who takes the lowest, is last.
+        last = reversed(self._segments)
+        free = (each for each in last if each.read_word("turn") == each.read_word("freed"))
+        enough = len(self._segments) // 8 + 1
+        return sum(1 for _ in islice(free, enough)) == enough
 
     @property
     def fill(self) -> float:

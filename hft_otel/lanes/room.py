@@ -14,6 +14,8 @@ from .segment import HEADER_SIZE, Segment, count_frames, split_frames
 __all__ = ["Ahead", "ClosedRoom", "Cursor", "Room", "Supply", "Tally"]
 
 _CHUNK = 32 * 1024
+_PATIENCE = 0.2
+"""Seconds that a count waits for another one."""
 NO_FRAME = b""
 """What a cursor returns, once, for the rest of a segment that is no frame: no decoder takes it, so it gets counted."""
 
@@ -288,28 +290,26 @@ class Cursor:
         """Say whether the current segment still has something to read."""
         return self.offset < _committed(self.segment) and self.segment.memory[self.offset] != 0
 
-    def unread(self) -> int:
-        """Count the frames that are still to be read, in this segment and all after it."""
-        probe = Cursor(self.segment, self.offset)
-        count = 0
-        while True:
-            found = probe.skip()
-            count += found
-            if not found and probe.step() is None:
-                return count
-
 
 class Ahead:
-    """Counts what a reader still has before it, each frame once, however often that is asked and however far it is behind."""
+    """Counts what a reader still has before it, each frame once, however often that is asked and however far it is behind.
 
-    def __init__(self) -> None:
+    With `set_aside`, the memory of what was counted is given back until it is read: for files that wait on a disk.
+    """
+
+    def __init__(self, *, set_aside: bool = False) -> None:
+        self._set_aside = set_aside
         self._lock = threading.Lock()
         self._probe: Cursor | None = None
         self._number = 0
 
     def count(self, place: Callable[[], tuple[Segment, int, int]]) -> int:
         """Return how many frames are unread; `place` is where the reader is: segment, offset, and frames read so far."""
-        with self._lock:
+        if not self._lock.acquire(timeout=_PATIENCE):
+            return max(
+                self._number - place()[2], 0
+            )  # as known last: a signal handler has interrupted the holder
+        try:
             while True:
                 here = segment, offset, number = place()
                 if self._probe is None or self._number <= number:
@@ -321,6 +321,8 @@ class Ahead:
                     if place() != here:
                         continue
                 return max(self._number - place()[2], 0)  # where the reader has ended, what was known last
+        finally:
+            self._lock.release()
 
     def _walk(self, probe: Cursor) -> None:
         while True:
@@ -330,7 +332,8 @@ class Ahead:
                 left = probe.step()
                 if left is None:
                     return
-                left.set_aside()
+                if self._set_aside:
+                    left.set_aside()
 
 
 def _show(page: RoomPage, reason: str, tally: Tally) -> None:

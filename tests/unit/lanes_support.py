@@ -11,13 +11,18 @@ from hft_otel.lanes.frames import encode, seal_audit, unseal_audit
 from hft_otel.lanes.intake import Intake
 from hft_otel.lanes.journal import Journal
 from hft_otel.lanes.remote import RemoteIntake
-from hft_otel.lanes.room import Cursor, Room
+from hft_otel.lanes.room import Ahead, Cursor, Room
 from hft_otel.lanes.shared import SharedLanes, Sizes
 from hft_otel.outbox import Outbox
 from hft_otel.record import LogLevel, LogRecord, LogType
 from tests.unit.core_support import Recorder
 
 TINY = Sizes(segment=1024 + 64, low=4, high=8, metric=2)
+
+
+def unread(cursor: Cursor) -> int:
+    """Return how many frames a cursor has before it."""
+    return Ahead().count(lambda: (cursor.segment, cursor.offset, 0))
 
 
 class Writing:

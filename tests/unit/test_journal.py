@@ -22,6 +22,7 @@ from hft_otel.lanes.room import Cursor
 from hft_otel.lanes.segment import HEADER_SIZE, Segment
 from hft_otel.record import LogType
 from tests.unit.core_support import Process, poll, python
+from tests.unit.lanes_support import unread
 
 SIZE = 16 * 1024
 
@@ -375,7 +376,7 @@ def test_events_beyond_disk_and_memory_are_counted_as_dropped(
     for n in range(500):
         log.audit("event", n=n, pad="x" * 100)
     room = core.intake.audit
-    kept = Cursor(core.intake.audit.active).unread()
+    kept = unread(Cursor(core.intake.audit.active))
     assert kept  # of the last segment
     assert room.drops["room_full"].value > 300
     core.intake.journal.close(settled=True)

@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from hft_otel.lanes.frames import encode
 from hft_otel.lanes.room import NO_FRAME, Ahead, Cursor, Room, Tally
 from hft_otel.lanes.segment import HEADER_SIZE, Segment
+from tests.unit.lanes_support import unread
 
 SIZE = 1024 + HEADER_SIZE
 
@@ -55,6 +56,7 @@ class RoomMachine(RuleBasedStateMachine):
         self.accepted: list[bytes] = []
         self.refused = 0
         self.read: list[bytes] = []
+        self.ahead = Ahead()
         self.number = 0
 
     def body(self, size: int) -> bytes:
@@ -96,7 +98,8 @@ class RoomMachine(RuleBasedStateMachine):
     @invariant()
     def in_order_once_and_counted(self) -> None:
         assert self.read == self.accepted[: len(self.read)]
-        assert self.cursor.unread() == len(self.accepted) - len(self.read)
+        place = (self.cursor.segment, self.cursor.offset, len(self.read))
+        assert self.ahead.count(lambda: place) == len(self.accepted) - len(self.read)
         assert sum(tally.value for tally in self.room.drops.values()) == self.refused
         assert self.cursor.position <= self.room.position
 
@@ -375,9 +378,9 @@ def test_as_many_are_unread_as_are_still_to_be_read(bodies: list[bytes], read: i
     for _ in range(min(read, len(kept))):
         while not cursor.read(1):
             assert cursor.step() is not None
-    assert cursor.unread() == max(len(kept) - read, 0)
+    assert unread(cursor) == max(len(kept) - read, 0)
     assert len(read_all(room, cursor)) == max(len(kept) - read, 0)
-    assert cursor.unread() == 0
+    assert unread(cursor) == 0
 
 
 def test_the_rest_of_a_damaged_segment_counts_as_one_unread() -> None:
@@ -385,7 +388,7 @@ def test_the_rest_of_a_damaged_segment_counts_as_one_unread() -> None:
     assert room.put(encode(b"whole"))
     room.active.write(b"\x01 no frame")
     cursor = Cursor(room.first)
-    assert cursor.unread() == 2
+    assert unread(cursor) == 2
     assert read_all(room, cursor) == [b"whole", NO_FRAME]
 
 
@@ -397,3 +400,20 @@ def test_counting_ahead_ends_with_what_was_known_once_the_reader_has_closed_its_
     assert ahead.count(lambda: here) == 3
     room.active.close()
     assert ahead.count(lambda: here) == 3
+
+
+def test_a_signal_handler_that_counts_inside_of_a_count_gets_an_answer() -> None:
+    room, ahead = make_room(), Ahead()
+    for number in range(3):
+        room.put(encode(str(number).encode()))
+    inside: list[int] = []
+
+    def place() -> tuple[Segment, int, int]:
+        if not inside:
+            inside.append(-1)  # not once more in here
+            inside.append(ahead.count(place))
+        return room.active, HEADER_SIZE, 0
+
+    assert ahead.count(place) == 3
+    assert inside == [-1, 0]  # nothing was known yet
+    assert ahead.count(place) == 3
