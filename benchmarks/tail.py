@@ -7,7 +7,9 @@ children, the Collector and this program have the other. The variants take turns
 the rounds are given. "Tick to done" counts from the moment a tick was due, so it has the lateness that a thread of the
 logging library causes by holding the interpreter's lock, and that of calls before it. Ticks that were late because the
 hypervisor or another program took the core away are set aside and counted ("stalls", of all rounds), and the loop begins
-its schedule anew behind them; "raw p99.9" has them. On a machine of your own there are hardly any.
+its schedule anew behind them; "raw p99.9" has them. On a machine of your own there are hardly any. Not all can be told
+apart, and a virtual machine whose other core works loses more of them: "none-busy" is no telemetry beside a process that
+works half of the time, as an agent does.
 """
 
 from __future__ import annotations
@@ -89,10 +91,13 @@ def verdict(rate: int, found: dict[str, list[Result]]) -> str:
     if "ours-process" not in found:
         return ""
     floor, ours = (median_of(found[name], "done", "p99.9") for name in ("none", "ours-process"))
-    holds = ours <= max(FACTOR * floor, floor + EXTRA_US)
+    bar = max(FACTOR * floor, floor + EXTRA_US)
+    beside = ""
+    if "none-busy" in found:
+        beside = f" ({median_of(found['none-busy'], 'done', 'p99.9'):,.1f} us where the other core works)"
     return (
-        f"{rate:,} calls/s: ours-process p99.9 {ours:,.1f} us, no telemetry {floor:,.1f} us, the bar "
-        f"{max(FACTOR * floor, floor + EXTRA_US):,.1f} us: {'holds' if holds else 'MISSED'}"
+        f"{rate:,} calls/s: ours-process p99.9 {ours:,.1f} us, no telemetry {floor:,.1f} us{beside}, the bar {bar:,.1f} us: "
+        f"{'holds' if ours <= bar else 'MISSED'}"
     )
 
 
@@ -109,7 +114,7 @@ def draw(found: dict[int, dict[str, list[Result]]], path: Path) -> None:
         for name, results in variants.items():
             middle = sorted(results, key=lambda result: result["done"]["p99.9"])[len(results) // 2]
             nines = [1 / (1 - share / 100) for share, _ in middle["curve"]]
-            width = 2.4 if name in ("none", "ours-process") else 1.2
+            width = 2.4 if name in ("none", "none-busy", "ours-process") else 1.2
             axis.plot(nines, [us for _, us in middle["curve"]], label=name, linewidth=width)
         axis.set(xscale="log", yscale="log", title=f"{rate:,} calls/s", xlabel="percentile")
         axis.set_xticks([1, 10, 100, 1000, 10_000], ["0", "90", "99", "99.9", "99.99"])

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +30,14 @@ STALL_NS = 50_000
 """A tick that is done later than this is asked for its reason."""
 LOOK_NS = 10_000
 """A wait that is longer than this has time for the look at the clocks that begins each."""
+NEIGHBOUR = """
+import time
+while True:
+    end = time.perf_counter() + 0.005
+    while time.perf_counter() < end:
+        [str(number) for number in range(200)]
+    time.sleep(0.005)
+"""
 PERCENTILES = (50.0, 90.0, 99.0, 99.9, 99.99)
 
 Call = Callable[[int, float], object]
@@ -44,6 +53,18 @@ class Variant(NamedTuple):
 def no_telemetry(_: Path, __: str) -> Variant:
     """Return the floor: the loop alone."""
     return Variant(lambda number, price: None, lambda: 0)
+
+
+def busy_neighbour(_: Path, __: str) -> Variant:
+    """Return the loop alone, beside a process that keeps the other core busy half of the time, as an agent may."""
+    neighbour = subprocess.Popen([sys.executable, "-c", NEIGHBOUR])
+
+    def end() -> int:
+        neighbour.kill()
+        neighbour.wait()
+        return 0
+
+    return Variant(lambda number, price: None, end)
 
 
 def ours(folder: Path, otlp: str, isolation: str) -> Variant:
@@ -181,6 +202,7 @@ def logfire_otlp(_: Path, otlp: str) -> Variant:
 
 VARIANTS: dict[str, Callable[[Path, str], Variant]] = {
     "none": no_telemetry,
+    "none-busy": busy_neighbour,
     "ours-process": lambda folder, otlp: ours(folder, otlp, "process"),
     "ours-thread": lambda folder, otlp: ours(folder, otlp, "thread"),
     "otel-handler-batch": otel_handler,
