@@ -54,8 +54,8 @@ _VALUE = re.compile(
 _LINE = re.compile(rf"""{_QUOTED}|\s*(?P<bare>[^\r\n"']+)""", re.DOTALL)
 _BEARER = re.compile(r"\s*(?P<bare>[\w.~+/=-]{8,})")
 _URL_PASSWORD = re.compile(r"(?P<bare>[^\s/]+)(?=@)")
-_MANY_WORDS = re.compile(r"(?:authorization|cookies?|mnemonics?|phrases?|words|seeds?)\Z", re.IGNORECASE)
-"""Names whose value may hold spaces: unquoted, it is taken to reach to the end of the line."""
+_MANY_WORDS = re.compile(r"(?i:authorization|cookies?|mnemonics?|phrases?|words|seeds?)(?![a-z])")
+"""Words of names whose value may hold spaces: unquoted, it is taken to reach to the end of the line."""
 _NO_VALUE = frozenset({"None", "null", "True", "False", "true", "false", SECRET})
 
 _ATOMS: frozenset[type] = frozenset({int, float, bool, type(None), Decimal, datetime, UUID})
