@@ -204,3 +204,30 @@ def test_an_address_shows_no_password(address: str) -> None:
         ]["push_gateway"]
         == "gateway:9091"
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://h/services/T0/B0/hunter2?key=hunter2", "http://h/***"),
+        ("https://h:8080?key=hunter2", "https://h:8080/***"),
+        ("https://h#hunter2", "https://h/***"),
+        ("https://u:hunter2@h.example:8080/hunter2", "https://***@h.example:8080/***"),
+        ("https://hunter2@h", "https://***@h"),
+        ("https://[::1]:8080/hunter2\nhunter2", "https://[::1]:8080/***"),
+        ("http://h:8080", "http://h:8080"),
+        ("http://h/", "http://h"),
+        ("http://u:hun/ter2@h", "***"),
+        ("hooks/hunter2", "***"),
+        ("", ""),
+    ],
+)
+def test_of_a_webhook_only_the_host_is_shown(url: str, shown: str) -> None:
+    config = LogConfig(
+        backends={"webhook": WebhookConfig(url=url), "otlp": OtlpConfig(endpoint="http://c:4318/v1/x")}
+    )
+    backends = effective(config)["backends"]
+    assert backends["webhook"]["config"]["url"] == shown
+    assert backends["otlp"]["config"]["endpoint"] == "http://c:4318/v1/x"
+    assert f"url={shown!r}" in repr(config)
+    assert "endpoint='http://c:4318/v1/x'" in repr(config)
