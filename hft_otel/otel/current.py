@@ -6,9 +6,9 @@ the span goes: into tasks, `to_thread` and `call_soon`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
+from contextlib import ContextDecorator, suppress
+from contextvars import ContextVar, Token
 from operator import methodcaller
 from typing import Any, NamedTuple, cast
 
@@ -18,10 +18,20 @@ from opentelemetry import trace
 from opentelemetry.context.context import Context
 from opentelemetry.trace import SpanContext
 
-__all__ = ["Scope", "Trace", "current_context", "current_scope", "scope_of", "trace_of", "use_scope"]
+__all__ = [
+    "Scope",
+    "Trace",
+    "UsedScope",
+    "current_context",
+    "current_scope",
+    "scope_of",
+    "trace_of",
+    "use_scope",
+]
 
 _SCOPE_KEY = otel_context.create_key("hft-otel-scope")
 _PACKED_KEY = otel_context.create_key("hft-otel-packed-scope")
+_ENTRY_KEY = otel_context.create_key("hft-otel-scope-entry")
 
 Trace = tuple[bytes, int, int]
 
@@ -49,7 +59,14 @@ def _span_reader() -> Callable[[Context], Any]:
     return trace.get_current_span
 
 
+def _resetter() -> Callable[[Token[Context]], None]:
+    """The API's detach prints a traceback where the token is of another task; what is below it raises, which we can see."""
+    return getattr(getattr(otel_context, "_RUNTIME_CONTEXT", None), "detach", otel_context.detach)
+
+
 current_context = _reader()
+
+_reset = _resetter()
 
 _span_of = _span_reader()
 
@@ -79,19 +96,66 @@ def current_scope() -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", current_context().get(_SCOPE_KEY, {}))
 
 
-@contextmanager
-def use_scope(scope: Scope) -> Iterator[None]:
-    """Make the scope current, and show its values on the span that is current, if it is being recorded."""
-    with suppress(Exception):  # a span of somebody else's making
-        span = trace.get_current_span()
-        if span.is_recording():
-            span.set_attributes({key: _attribute(value) for key, value in scope.values.items()})
-    with_values = otel_context.set_value(_SCOPE_KEY, scope.values)
-    token = otel_context.attach(otel_context.set_value(_PACKED_KEY, scope.packed, with_values))
+class UsedScope(ContextDecorator):
+    """Makes a scope current inside `with` and `async with`: again and again, nested, and in many tasks at once.
+
+    Entered inside another scope than it was made in, it adds to that one. Left in another task or thread than it was
+    entered in, as when somebody else closes an async generator, it changes nothing there.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._base = current_context().get(_SCOPE_KEY)
+        self._entries: dict[object, Token[Context]] = {}
+        """By the mark that each entry leaves in the context, so that an exit finds the entry of its own task."""
+
+    def __enter__(self) -> None:
+        """Make the scope current, and show its values on the span that is current, if it is being recorded."""
+        now = current_context()
+        values, packed = self._scope
+        outer = now.get(_SCOPE_KEY)
+        if outer is not self._base and outer:
+            values = {**cast("Mapping[str, Any]", outer), **values}
+            packed = msgspec.Raw(msgspec.msgpack.encode(values))
+        with suppress(Exception):  # a span of somebody else's making
+            span = trace.get_current_span(now)
+            if span.is_recording():
+                span.set_attributes({key: _attribute(value) for key, value in values.items()})
+        entry = object()
+        inside = Context({**now, _SCOPE_KEY: values, _PACKED_KEY: packed, _ENTRY_KEY: entry})
+        self._entries[entry] = otel_context.attach(inside)
+
+    def __exit__(self, *_: object) -> None:
+        """Make current what was before the entry."""
+        entry = current_context().get(_ENTRY_KEY)
+        token = self._entries.pop(entry, None)
+        if token is not None:
+            _was_reset(token)
+            return
+        # Something else was entered last, and is still, or this is another task: then none of the tokens fits.
+        for other, token in reversed(list(self._entries.items())):
+            if _was_reset(token):
+                self._entries.pop(other, None)
+                return
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.__exit__()
+
+
+def use_scope(scope: Scope) -> UsedScope:
+    """Return what makes the scope current while it is entered."""
+    return UsedScope(scope)
+
+
+def _was_reset(token: Token[Context]) -> bool:
     try:
-        yield
-    finally:
-        otel_context.detach(token)
+        _reset(token)
+    except Exception:  # noqa: BLE001 (of another task's context, or used)
+        return False
+    return True
 
 
 def _attribute(value: Any) -> str | bool | int | float:

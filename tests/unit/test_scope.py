@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import importlib
 import threading
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -112,6 +113,88 @@ def test_the_scope_goes_into_tasks_and_to_thread_and_stays_apart_between_them(
     records = process.records()
     assert len(records) == 20
     assert all(record.context["order"] == record.context["n"] for record in records)
+
+
+def test_a_scope_may_be_entered_again_and_inside_itself(process: Process, log: HFTLogger) -> None:
+    scope = log.scoped(k="scoped")
+    for number in range(2):
+        with scope:
+            log.info(f"first {number}")
+            with scope:
+                log.info(f"inner {number}")
+            log.info(f"second {number}")
+        log.info(f"after {number}")
+    found = {record.message: record.context["k"] for record in process.records()}
+    assert len(found) == 8
+    assert found == {text: "global" if "after" in text else "scoped" for text in found}
+
+
+def test_tasks_that_share_a_scope_leave_it_each_for_itself(process: Process, log: HFTLogger) -> None:
+    scope = log.scoped(k="scoped")
+
+    async def work(turns: int) -> None:
+        async with scope:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            log.info("inside")
+        log.info("after")
+
+    async def main() -> None:
+        await asyncio.gather(*map(work, (3, 1, 2, 0)))
+        log.info("after")
+
+    asyncio.run(main())
+    found = sorted((record.message, record.context["k"]) for record in process.records())
+    assert found == [("after", "global")] * 5 + [("inside", "scoped")] * 4
+
+
+def test_a_scope_adds_to_the_one_it_is_entered_in(process: Process, log: HFTLogger) -> None:
+    scope = log.scoped(b=2, k="inner")
+    decorated = scope(lambda: log.info("decorated"))
+    with log.scoped(a=1, k="outer"):
+        with scope:
+            log.info("inside")
+        decorated()
+        log.info("outer")
+    picked = {record.message: {key: record.context.get(key) for key in "abk"} for record in process.records()}
+    both = {"a": 1, "b": 2, "k": "inner"}
+    assert picked == {"inside": both, "decorated": both, "outer": {"a": 1, "b": None, "k": "outer"}}
+
+
+def test_a_generator_that_another_task_closes_raises_and_prints_nothing(
+    process: Process, log: HFTLogger, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def steps() -> AsyncGenerator[int]:
+        with log.scoped(k="generator"):
+            yield 1
+
+    async def main() -> None:
+        with log.scoped(k="main"):
+            generator = steps()
+            await asyncio.create_task(anext(generator))
+            await generator.aclose()
+            log.info("inside")
+        log.info("after")
+
+    asyncio.run(main())
+    found = {record.message: record.context["k"] for record in process.records()}
+    assert found == {"inside": "main", "after": "global"}
+    assert (caplog.text, *capfd.readouterr()) == ("", "", "")
+
+
+def test_an_exit_too_many_or_while_another_context_is_attached_does_no_harm(
+    process: Process, log: HFTLogger, caplog: pytest.LogCaptureFixture
+) -> None:
+    scope = log.scoped(k="scoped")
+    with scope:
+        otel_context.attach(otel_context.Context())  # and never detached
+    log.info("after")
+    with log.scoped(k="outer"):
+        scope.__exit__(None, None, None)
+        log.info("outer")
+    found = {record.message: record.context["k"] for record in process.records()}
+    assert found == {"after": "global", "outer": "outer"}
+    assert caplog.text == ""
 
 
 def test_another_thread_starts_without_the_scope(process: Process, log: HFTLogger) -> None:
