@@ -167,7 +167,7 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
         return child
 
     def scoped(self, /, **context: Any) -> AbstractContextManager[None]:
-        """Add context to every call of the current task, in this and in the tasks and threads it starts, until exit."""
+        """Add context to every call of this task and of the tasks it starts, until exit; threads: docs/stdlib.md."""
         values = dict(
             self._pipeline.redactor.redact(plain_context({**current_scope(), **context}, _LIMITS[1]))
         )
