@@ -22,7 +22,12 @@ _FULL = 0.75
 
 
 def run(file: Path | None, folder: Path | None, pid: int | None, *, watch: bool, as_json: bool) -> int:
-    """Print what the agents say, or that of `pid`'s; 0 where each serves and nothing was lost, else 1."""
+    """Print what the agents say, or that of `pid`'s; 0 where each serves and nothing was lost, else 1.
+
+    Raises UsageError where there is no such `folder`; one that a configuration names is made by the first process.
+    """
+    if folder is not None and not folder.is_dir():
+        raise click.UsageError(f"--folder: there is no folder {folder}")
     where = folder or _folder_of(file)
     while True:
         seen = look(where)
@@ -43,7 +48,7 @@ def _of_process(pid: int, seen: list[Seen]) -> list[Seen]:
 
 
 def _folder_of(file: Path | None) -> Path:
-    config = LogConfig.from_yaml(file) if file is not None else LogConfig()
+    config = LogConfig.from_yaml(file) if file is not None else LogConfig.default()
     return Path(config.lanes.folder) if config.lanes.folder else default_folder()
 
 

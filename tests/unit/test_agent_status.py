@@ -142,6 +142,7 @@ def test_a_damaged_status_is_as_good_as_none(stream: Stream, content: bytes) -> 
 
 
 def test_without_streams_it_says_so(status: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "lanes").mkdir()
     shown = status()
     assert shown.exit_code == 0
     assert f"no trading process has its lanes in {tmp_path / 'lanes'}" in shown.output
@@ -225,6 +226,36 @@ def test_a_configuration_says_where_its_lanes_are(tmp_path: Path) -> None:
         file.write_text(f"logging:\n  lanes: {{folder: {lanes}}}\n")
         shown = CliRunner().invoke(app, ["status", str(file)])
     assert "host-2-b" in shown.output
+
+
+def test_without_a_file_it_is_the_configuration_that_loggers_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes = tmp_path / "elsewhere"
+    file = tmp_path / "logging.yaml"
+    file.write_text(f"logging:\n  lanes: {{folder: {lanes}}}\n")
+    monkeypatch.setenv("HFT_OTEL_CONFIG", str(file))
+    with closing(Stream(lanes, "host-2-b")):
+        assert "host-2-b" in CliRunner().invoke(app, ["status"]).output
+    file.unlink()
+    shown = CliRunner().invoke(app, ["status"])
+    assert shown.exit_code == 2
+    assert "HFT_OTEL_CONFIG" in shown.output
+
+
+def test_a_folder_that_is_not_there_is_a_wrong_call(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("missing", "file"):
+        shown = CliRunner().invoke(app, ["status", "--folder", str(tmp_path / name)])
+        assert shown.exit_code == 2
+        assert f"there is no folder {tmp_path / name}" in shown.output
+
+
+def test_a_configured_folder_that_is_not_there_has_no_process(tmp_path: Path) -> None:
+    file = tmp_path / "logging.yaml"
+    file.write_text(f"logging:\n  lanes: {{folder: {tmp_path / 'later'}}}\n")
+    shown = CliRunner().invoke(app, ["status", str(file)])
+    assert (shown.exit_code, "no trading process" in shown.output) == (0, True)
 
 
 def test_watching_shows_it_again_until_it_is_interrupted(
