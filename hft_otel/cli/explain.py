@@ -73,7 +73,7 @@ def _forms(name: str, backend: OtlpConfig) -> str:
 
 def _level(text: str) -> int:
     try:
-        return int(text) if text.isdigit() else level_number(text, 0)
+        return int(text) if text.isascii() and text.isdecimal() else level_number(text, 0)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 

@@ -136,6 +136,25 @@ def test_explain_says_audits_way_where_there_is_one_port(tmp_path: Path) -> None
     assert "from here  otlp.logs, http://127.0.0.1:4318" in result.stdout
 
 
+@pytest.mark.parametrize("level", ["\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT FIVE}", "-5", "LOUD", ""])
+def test_explain_knows_no_other_level_than_names_and_numbers(level: str) -> None:
+    result = run("explain", PROD, "--level", level)
+    assert result.exit_code == 2
+    assert f"unknown level {level!r}; valid are CRITICAL" in result.stderr
+    assert "TEXT Level 25 from" in run("explain", PROD, "--level", "25").stdout
+
+
+def test_check_shows_only_the_host_of_a_webhook_and_no_token_of_an_exchange(tmp_path: Path) -> None:
+    file = tmp_path / "logging.yaml"
+    file.write_text(
+        "logging: {global_context: {api_token_mexc: hunter2}, backends: "
+        "{webhook: {config: {url: 'http://h/services/T0/B0/hunter2?key=hunter2'}}}}"
+    )
+    result = run("check", file)
+    assert result.exit_code == 0 and "url: http://h/***" in result.output, result.output
+    assert "hunter2" not in result.output
+
+
 def test_explain_and_check_show_no_password_of_an_address(tmp_path: Path) -> None:
     file = tmp_path / "logging.yaml"
     for address in ("http://user:hunter2@host:4318", "user:hunter2@host:4317"):
