@@ -79,7 +79,11 @@ class HFTLoggerInterface(ABC):
 
     @abstractmethod
     def scoped(self, /, **context: Any) -> AbstractContextManager[None]:
-        """Add context to every call of the current task, in this and in the tasks and threads it starts, until exit."""
+        """Add context to every call of this task, and of the tasks and `asyncio.to_thread` calls it starts, until exit.
+
+        Other threads do not have it, a ThreadPoolExecutor's included, unless they are handed the caller's context:
+        `submit(contextvars.copy_context().run, function)`.
+        """
 
     @abstractmethod
     async def flush(self, timeout: float | None = None) -> FlushReport:
@@ -99,6 +103,7 @@ class LogBackend(ABC):
 
     The constructor is given the `config:` mapping of the YAML file. Every backend has a thread, an event loop and a
     bounded queue of its own: one that is slow or raises hurts only itself. What `write` raises is counted as dropped.
+    It must not log through a logger that is routed to itself: each record would make another, without end.
     """
 
     def should_handle(self, record: LogRecord) -> bool:

@@ -17,10 +17,10 @@ def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_the_programs_about_logging_run(tmp_path: Path, number: int) -> None:
     programs = blocks("stdlib.md", "python")
-    assert len(programs) == 3
+    assert len(programs) == 4
     (tmp_path / "program.py").write_text(programs[number])
     done = run_python(tmp_path, "program.py")
     assert (done.returncode, done.stderr) == (0, "")
@@ -30,6 +30,10 @@ def test_the_programs_about_logging_run(tmp_path: Path, number: int) -> None:
         assert "WARNING exchange.mexc: slow: 12 ms | {'symbol': 'BTCUSDT'}" in written
         assert "INFO exchange.mexc: open | {'connection': 7}" in written
     if number == 1:
+        written = (tmp_path / "logs" / "app.log").read_text()
+        assert "INFO exchange.mexc: with the id | {'correlation_id': 'arb-17'}" in written
+        assert "INFO exchange.mexc: without it | {}" in written
+    if number == 2:
         written = (tmp_path / "logs" / "app.log").read_text()
         assert "INFO websockets.client: connected to wss://... | {}" in written
 
