@@ -90,8 +90,8 @@ class Rule:
         return None
 
     def covers(self, logger_name: str) -> bool:
-        """Say whether the rule speaks of this logger."""
-        return not self.loggers or any(fnmatchcase(logger_name, pattern) for pattern in self.loggers)
+        """Say whether the rule speaks of this logger; a name that is no text counts as what it prints."""
+        return not self.loggers or any(fnmatchcase(str(logger_name), pattern) for pattern in self.loggers)
 
     @property
     def level_range(self) -> str:

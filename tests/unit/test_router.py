@@ -182,6 +182,14 @@ def test_a_rule_may_name_loggers_by_pattern(pattern: str, name: str, covered: bo
     assert names(rules, record(name=name)) == ({"console"} if covered else set())
 
 
+@pytest.mark.parametrize(("name", "covered"), [(None, True), (5, False), (b"N", False), (["N"], False)])
+def test_a_logger_s_name_that_is_no_text_counts_as_what_it_prints(name: Any, covered: bool) -> None:
+    table = RouteTable([{"loggers": "N*", "min_level": "INFO", "backends": ["console"]}], BACKENDS)
+    assert table.rules[0].covers(name) is covered
+    assert (table.threshold(name) == 20) is table.wants(TEXT, name) is covered
+    assert any(decision.wanted for decision in table.explain(record(name=name))) is covered
+
+
 def test_a_rule_may_ask_for_context_values() -> None:
     rules = [{"context": {"exchange": ["mexc", "gateio"], "live": True, "shard": 3}, "backends": ["console"]}]
     assert names(rules, record(exchange="mexc", live=True, shard=3)) == {"console"}
