@@ -30,15 +30,18 @@ if TYPE_CHECKING:  # prometheus_client and the SDK load when the destination is 
 __all__ = ["PrometheusBackend"]
 
 PORTS_TO_TRY = 100
+RETURN_PERIOD = 5.0
+"""Seconds between two looks whether the configured port, which was taken, is free."""
 PUSH_TIMEOUT = 5.0
 
 
 class PrometheusBackend(Destination):
     """Measurements aggregated by OpenTelemetry instruments of its own, shown to Prometheus.
 
-    `config` is a PrometheusConfig or a mapping with its keys, `instruments` is as LogConfig has it. The scrape endpoint answers at `scrape_url`; where its
-    port is taken, the next free one is. A Pushgateway is pushed to on a thread of its own, after `batch_size`
-    measurements or `flush_interval` seconds: `deliver` aggregates and never waits.
+    `config` is a PrometheusConfig or a mapping with its keys, `instruments` is as LogConfig has it. The scrape endpoint
+    answers at `scrape_url`: where its port is taken, on the next free one, until the port is free; a line on stderr
+    says so. A Pushgateway is pushed to on a thread of its own, after `batch_size` measurements or `flush_interval`
+    seconds: `deliver` aggregates and never waits.
     """
 
     accepts: ClassVar[frozenset[LogType]] = frozenset({LogType.METRIC})
@@ -55,6 +58,8 @@ class PrometheusBackend(Destination):
     _provider: MeterProvider | None = None
     _registry: CollectorRegistry | None = None
     _server: WSGIServer | None = None
+    _return_at: float | None = None
+    """When to try the configured port again (time.monotonic); None where there is no reason to."""
     _pump: Pump | None = None
     _unpushed: int = 0
     _scrape_error: str = ""
@@ -90,7 +95,7 @@ class PrometheusBackend(Destination):
         registry.register(_OneAtATime(inner))
         self._provider, self._registry, self._instruments = provider, registry, instruments
         if config.scrape:
-            self._serve(registry)
+            self._serve()
         if config.push_gateway:
             self._pump = Pump(self._push, config.flush_interval, f"hft-otel-{self.name}-push")
             self._pump.start()
@@ -108,6 +113,19 @@ class PrometheusBackend(Destination):
                 self._pump.ask()
         return rejected
 
+    def idle(self) -> None:
+        """Return to the configured port once it is free."""
+        if self._return_at is None or time.monotonic() < self._return_at:
+            return
+        self._return_at = time.monotonic() + RETURN_PERIOD
+        elsewhere = self._server
+        with suppress(OSError):  # still taken
+            self._listen(self._config.port)
+            self._return_at = None
+            _say(f"{self.name}: port {self.port} is free: the metrics are at {self.scrape_url} again")
+            if elsewhere is not None:
+                _stop_serving(elsewhere, self._config.host, 1.0)
+
     def force_flush(self, timeout: float) -> bool:
         """Push what is aggregated now; say whether that succeeded in time. A scrape endpoint has nothing to flush."""
         return self._pump is None or self._pump.flush(timeout)
@@ -119,7 +137,7 @@ class PrometheusBackend(Destination):
             self._pump.flush(timeout * 0.8)
             self._pump.stop(0.0)
             self._pump = None
-        server, self._server = self._server, None
+        server, self._server, self._return_at = self._server, None, None
         if server is not None:
             _stop_serving(server, self._config.host, deadline - time.monotonic())
         if self._provider is not None:
@@ -132,25 +150,35 @@ class PrometheusBackend(Destination):
         assert self._instruments is not None
         return self._instruments
 
-    def _serve(self, registry: CollectorRegistry) -> None:
-        from prometheus_client import start_http_server
-
+    def _serve(self) -> None:
         config = self._config
         ports = range(config.port, min(config.port + PORTS_TO_TRY, 65536)) if config.port else (0,)
         error: OSError | None = None
         for port in ports:
             try:
-                server, _ = start_http_server(port, addr=config.host, registry=registry)
+                self._listen(port)
             except OSError as raised:
-                error = raised
+                error = error or raised
                 continue
-            self._server = server
-            self.port = server.server_port
-            host = f"[{config.host}]" if ":" in config.host else config.host
-            self.scrape_url = f"http://{host}:{self.port}/metrics"
+            if port != config.port:
+                self._return_at = time.monotonic() + RETURN_PERIOD
+                _say(
+                    f"{self.name}: port {config.port} cannot be listened on ({error and error.strerror}): "
+                    f"the metrics are at {self.scrape_url} until it can"
+                )
             return
         self._scrape_error = f"no scrape endpoint on {config.host}:{config.port}: {error}"
         self.export_error = self._scrape_error
+
+    def _listen(self, port: int) -> None:
+        """Serve scrapes on a port; raises OSError where it cannot be had."""
+        from prometheus_client import start_http_server
+
+        assert self._registry is not None
+        host = self._config.host
+        self._server, _ = start_http_server(port, addr=host, registry=self._registry)
+        self.port = self._server.server_port
+        self.scrape_url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/metrics"
 
     def _push(self) -> bool:
         from prometheus_client import push_to_gateway
@@ -204,6 +232,13 @@ class PrometheusBackend(Destination):
             metric_value=entry["value"],
             metric_tags=dict(entry.get("labels") or {}),
         )
+
+
+def _say(line: str) -> None:
+    # Not as `export_error`: measurements arrive, and two processes on one machine would never be without a problem.
+    from ..notices import say  # stands above
+
+    say(line)
 
 
 def _stop_serving(server: WSGIServer, host: str, timeout: float) -> None:

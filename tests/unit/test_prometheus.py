@@ -22,6 +22,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as classic
 
 from hft_otel.config import ConfigError, PrometheusConfig
+from hft_otel.destinations import prometheus
 from hft_otel.destinations.prometheus import PORTS_TO_TRY, PrometheusBackend, _OneAtATime
 from hft_otel.record import InstrumentKind, LogLevel
 from tests.unit.otlp_stand_in import audit, latency, metric, text, until
@@ -173,7 +174,9 @@ def test_registry_is_its_own(backend: Any) -> None:
     assert set(REGISTRY._collector_to_names) == before
 
 
-def test_taken_port_gives_the_next_free_one(backend: Any) -> None:
+def test_taken_port_gives_the_next_free_one_and_is_said(
+    backend: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         found = backend(port=port)
@@ -181,6 +184,60 @@ def test_taken_port_gives_the_next_free_one(backend: Any) -> None:
         assert found.scrape_url == f"http://127.0.0.1:{found.port}/metrics"
         assert "target_info" not in scrape(found)  # nothing measured yet
     assert found.export_error == ""
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"hft-otel: prometheus: port {port} cannot be listened on (")
+    assert f"the metrics are at {found.scrape_url} until it can" in line
+
+
+def test_free_port_is_taken_without_a_word(backend: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    found = backend()
+    port = found.port
+    found.idle()
+    assert found.port == port
+    found.close(2.0)
+    backend(port=port).idle()
+    assert capfd.readouterr().err == ""
+
+
+def test_configured_port_is_returned_to_once_its_holder_is_gone(
+    backend: Any, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prometheus, "RETURN_PERIOD", 0.02)
+    first = backend()
+    first.deliver([metric("run", 1)])
+    second = backend(port=first.port)
+    second.deliver([metric("run", 2)])
+    port, elsewhere = first.port, second.port
+    assert elsewhere != port
+    capfd.readouterr()
+
+    time.sleep(0.03)
+    second.idle()  # tries, and the port is still taken
+    assert second.port == elsewhere
+    assert samples(scrape(first))[key("hft_run")] == 1
+    assert samples(scrape(second))[key("hft_run")] == 2
+    assert capfd.readouterr().err == ""
+
+    first.close(2.0)
+    assert until(lambda: second.idle() or second.port == port)
+    assert second.scrape_url == f"http://127.0.0.1:{port}/metrics"
+    assert samples(scrape(second))[key("hft_run")] == 2
+    with socket.create_server(("127.0.0.1", elsewhere)):  # which nobody listens on any longer
+        pass
+    second.idle()
+    [line] = capfd.readouterr().err.splitlines()
+    assert line == f"hft-otel: prometheus: port {port} is free: the metrics are at {second.scrape_url} again"
+
+
+def test_closed_backend_does_not_come_back(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prometheus, "RETURN_PERIOD", 0.0)
+    first = backend()
+    second = backend(port=first.port)
+    second.close(2.0)
+    first.close(2.0)
+    second.idle()
+    with socket.create_server(("127.0.0.1", first.port)):
+        pass
 
 
 def test_host_that_cannot_be_bound_is_reported_and_measuring_goes_on(backend: Any, gateway: Gateway) -> None:
