@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import suppress
+from contextvars import ContextVar, Token
 from typing import Any, ParamSpec, TypeVar
 
 from .interfaces import HFTLoggerInterface
@@ -19,52 +20,111 @@ R = TypeVar("R")
 _MISSING = object()
 
 
+_INNERMOST: ContextVar[object] = ContextVar("hft-otel-timed")
+"""The mark of the block that the current task has entered last."""
+
+
 class _Timed:
-    """Records one latency when left, also by an exception; works with `with`, `async with` and as a decorator."""
+    """Records one latency when left, also by an exception; works with `with`, `async with` and as a decorator.
+
+    It may be entered again, nested, and by many tasks and threads at once.
+    """
 
     def __init__(self, logger: HFTLoggerInterface, operation: str, tags: dict[str, Any]) -> None:
         self._logger = logger
         self._operation = operation
         self._tags = tags
-        self._start = 0.0
+        self._entries: dict[object, tuple[float, Token[object]]] = {}
+        """Start and token by the mark of the entry."""
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Time every call of the function; a coroutine function from its first to its last step."""
+        """Time every call of the function.
+
+        A coroutine function or a generator function is timed from its first to its last step, with what others do in
+        between; one that is never begun is not timed.
+        """
+        wrapper: Any = _timed
         if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def timed_coroutine(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with self._again():
-                    return await function(*args, **kwargs)
-
-            return timed_coroutine  # type: ignore[return-value]  # a coroutine function for a coroutine function
-
-        @functools.wraps(function)
-        def timed(*args: P.args, **kwargs: P.kwargs) -> R:
-            with self._again():
-                return function(*args, **kwargs)
-
+            wrapper = _timed_coroutine
+        elif inspect.isasyncgenfunction(function):
+            wrapper = _timed_async_generator
+        elif inspect.isgeneratorfunction(function):
+            wrapper = _timed_generator
+        timed: Callable[P, R] = functools.wraps(function)(wrapper(function, self._again))
         return timed
 
     def _again(self) -> _Timed:
         return _Timed(self._logger, self._operation, self._tags)
 
     def __enter__(self) -> None:
-        self._start = time.perf_counter()
+        entry = object()
+        token = _INNERMOST.set(entry)
+        self._entries[entry] = (time.perf_counter(), token)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        duration_ms = (time.perf_counter() - self._start) * 1000
-        self._logger.latency(self._operation, duration_ms, **self._tags)
+    def __exit__(self, *_: object) -> None:
+        end = time.perf_counter()
+        found = self._entries.pop(_INNERMOST.get(None), None)
+        try:
+            # Something else was entered last, and is still, or this is another task, closing an async generator.
+            start, token = found or self._entries.popitem()[1]
+        except KeyError:  # left more often than entered
+            return
+        with suppress(ValueError):  # the token is of another task
+            _INNERMOST.reset(token)
+        self._logger.latency(self._operation, (end - start) * 1000, **self._tags)
 
     async def __aenter__(self) -> None:
         self.__enter__()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.__exit__(kind, error, trace)
+    async def __aexit__(self, *_: object) -> None:
+        self.__exit__()
+
+
+def _timed(function: Callable[..., Any], again: Callable[[], _Timed]) -> Callable[..., Any]:
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        with again():
+            return function(*args, **kwargs)
+
+    return timed
+
+
+def _timed_coroutine(function: Callable[..., Any], again: Callable[[], _Timed]) -> Callable[..., Any]:
+    async def timed(*args: Any, **kwargs: Any) -> Any:
+        with again():
+            return await function(*args, **kwargs)
+
+    return timed
+
+
+def _timed_generator(function: Callable[..., Any], again: Callable[[], _Timed]) -> Callable[..., Any]:
+    def timed(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        with again():
+            return (yield from function(*args, **kwargs))
+
+    return timed
+
+
+def _timed_async_generator(function: Callable[..., Any], again: Callable[[], _Timed]) -> Callable[..., Any]:
+    async def timed(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        steps = function(*args, **kwargs)
+        with again():
+            try:  # what `yield from` would be, if there were one for these
+                step = await anext(steps)
+                while True:
+                    try:
+                        sent = yield step
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:  # noqa: BLE001 (whatever the caller throws in)
+                        step = await steps.athrow(error)
+                    else:
+                        step = await steps.asend(sent)
+            except StopAsyncIteration:
+                return
+            finally:
+                await steps.aclose()
+
+    return timed
 
 
 class PerformanceLogger:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
+from collections.abc import AsyncGenerator, Generator
+from typing import Any
 
 import pytest
 
@@ -93,6 +96,134 @@ def test_a_decorated_coroutine_function_is_timed_from_first_to_last_step(
     assert first == "book"
     assert isinstance(second, ValueError)
     assert len(process.records(LogType.METRIC)) == 2
+
+
+def test_a_decorated_generator_is_timed_over_its_whole_iteration(
+    process: Process, performance: PerformanceLogger, clock: list[float]
+) -> None:
+    @performance.time_operation("scan")
+    def scan(depth: int) -> Generator[int, int, str]:
+        """Return what is sent."""
+        clock[0] += 0.25
+        sent = yield depth
+        clock[0] += 0.25
+        try:
+            yield sent
+        except KeyError:
+            clock[0] += 0.5
+            yield -1
+        return "done"
+
+    assert inspect.isgeneratorfunction(scan)
+    assert (scan.__name__, scan.__doc__) == ("scan", "Return what is sent.")
+    scan(0)  # never begun
+    assert list(scan(3)) == [3, None]
+    steps = scan(1)
+    assert (next(steps), steps.send(7), steps.throw(KeyError())) == (1, 7, -1)
+    with pytest.raises(StopIteration, match="done"):
+        next(steps)
+    left = scan(1)
+    next(left)
+    left.close()
+    values = [record.metric_value for record in process.records(LogType.METRIC)]
+    assert values == [500.0, 1000.0, 250.0]
+
+
+def test_a_decorated_async_generator_is_timed_over_its_whole_iteration(
+    process: Process, performance: PerformanceLogger, clock: list[float]
+) -> None:
+    closed: list[str] = []
+
+    @performance.time_operation("stream")
+    async def stream(name: str, fail: bool = False) -> AsyncGenerator[Any, Any]:
+        """Give back what is sent."""
+        try:
+            await asyncio.sleep(0)
+            clock[0] += 0.25
+            sent = yield name
+            clock[0] += 0.25
+            try:
+                yield sent
+            except KeyError:
+                clock[0] += 0.5
+                yield "caught"
+            if fail:
+                raise ValueError(name)
+        finally:
+            closed.append(name)
+
+    assert inspect.isasyncgenfunction(stream)
+    assert (stream.__name__, stream.__doc__) == ("stream", "Give back what is sent.")
+
+    async def main() -> None:
+        assert [step async for step in stream("all")] == ["all", None]
+        steps = stream("sent")
+        assert [await anext(steps), await steps.asend(7), await steps.athrow(KeyError())] == [
+            "sent",
+            7,
+            "caught",
+        ]
+        assert await anext(steps, "end") == "end"
+        left = stream("left")
+        await asyncio.create_task(left.asend(None))
+        await left.aclose()  # in another task than it was begun
+        with pytest.raises(ValueError, match="fails"):
+            assert [step async for step in stream("fails", fail=True)]
+        with pytest.raises(LookupError):
+            thrown = stream("thrown")
+            await anext(thrown)
+            await thrown.athrow(LookupError())
+
+    asyncio.run(main())
+    assert closed == ["all", "sent", "left", "fails", "thrown"]
+    values = [record.metric_value for record in process.records(LogType.METRIC)]
+    assert values == [500.0, 1000.0, 250.0, 500.0, 250.0]
+
+
+def test_one_timer_may_be_entered_inside_itself_and_by_many_tasks(
+    process: Process, performance: PerformanceLogger, clock: list[float]
+) -> None:
+    timer = performance.time_operation("shared")
+    with timer:
+        clock[0] += 0.25
+        with timer:
+            clock[0] += 0.5
+
+    async def work(begun: asyncio.Event, end: asyncio.Event) -> None:
+        async with timer:
+            begun.set()
+            await end.wait()
+
+    async def main() -> None:
+        events = [(asyncio.Event(), asyncio.Event()) for _ in range(3)]
+        tasks = []
+        for begun, end in events:
+            tasks.append(asyncio.create_task(work(begun, end)))
+            await begun.wait()
+            clock[0] += 1
+        for position in (1, 0, 2):
+            events[position][1].set()
+            await tasks[position]
+
+    asyncio.run(main())
+    values = [record.metric_value for record in process.records(LogType.METRIC)]
+    assert values == [500.0, 750.0, 2000.0, 3000.0, 1000.0]
+
+
+def test_a_timer_that_is_left_too_often_or_out_of_turn_raises_nothing(
+    process: Process, performance: PerformanceLogger, clock: list[float]
+) -> None:
+    first, second = performance.time_operation("first"), performance.time_operation("second")
+    first.__enter__()
+    clock[0] += 1
+    second.__enter__()
+    clock[0] += 1
+    for timer in (first, second, second, first):
+        timer.__exit__(None, None, None)
+    found = [
+        (record.metric_tags["operation"], record.metric_value) for record in process.records(LogType.METRIC)
+    ]
+    assert found == [("first", 2000.0), ("second", 1000.0)]
 
 
 def test_the_operation_may_come_by_keyword_or_be_a_tag_beside_it(
