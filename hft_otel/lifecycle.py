@@ -18,7 +18,6 @@ from types import FrameType
 __all__ = ["at_end", "at_sigterm", "end_now"]
 
 _stop: Callable[[], None] | None = None
-_at_exit = False
 _at_sigterm = False
 _stopping = False
 _terminated = False
@@ -30,13 +29,10 @@ def at_end(stop: Callable[[], None]) -> None:
 
     A forked child forgets its parent's: what that would drain is the parent's.
     """
-    global _stop, _at_exit  # noqa: PLW0603  (a process has one end)
+    global _stop  # noqa: PLW0603  (a process has one end)
     _stop = stop
     if "multiprocessing.util" in sys.modules:  # not imported here, for those that do not use it
         _in_multiprocessing()
-    if not _at_exit:
-        _at_exit = True
-        atexit.register(end_now)
     at_sigterm()
 
 
@@ -114,3 +110,5 @@ def _forget() -> None:
 
 
 os.register_at_fork(after_in_child=_forget)
+# At once, not with the first logger: what is registered later is called before us, and may still log.
+atexit.register(end_now)

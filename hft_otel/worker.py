@@ -52,6 +52,8 @@ class Worker:
         self._intake = intake
         self.problem = ""
         """What went wrong last in the worker itself; empty unless there is a bug."""
+        self.on_late: Callable[[], object] | None = None
+        """Called once where something is logged after `stop` and lost."""
         self._routes = Routes(self.observe)
         unpacker = Unpacker(lambda number: self._routes.pipelines[number].redactor)
         self._unpacker = unpacker
@@ -127,7 +129,12 @@ class Worker:
 
     def wake(self) -> None:
         """Look at the rooms soon."""
-        self._wake.put(None)
+        if self._stopping:
+            on_late, self.on_late = self.on_late, None
+            if on_late is not None:
+                on_late()
+        else:
+            self._wake.put(None)
 
     def flush(self, timeout: float, positions: Positions | None = None) -> FlushReport:
         """Wait until all that was emitted before the call is delivered, at most `timeout` seconds.
@@ -150,8 +157,7 @@ class Worker:
         """Drain, deliver and close everything within `timeout` seconds; what is left is in the report."""
         deadline = time.monotonic() + timeout
         self.flush(timeout * 0.8)
-        for room in self._intake.rooms:
-            room.shut()  # else threads that go on logging would keep the worker from ever being done
+        self._intake.shut()  # else threads that go on logging would keep the worker from ever being done
         self._stopping = True
         self._wake.put(None)
         if self._flusher is not None:

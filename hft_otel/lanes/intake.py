@@ -182,6 +182,12 @@ class Intake:
             self.lanes.close(remove=True)
             self._begin_rooms()
 
+    def shut(self) -> None:
+        """Take nothing more that needs the drain; audit events go on, into a journal of their own for the next start."""
+        for room in (self.high, self.metric, self.low):
+            room.shut()
+        self.audit.shut(_late_audits(self))
+
     def _wake(self) -> None:
         drain = self.drain
         if drain is not None:
@@ -257,6 +263,30 @@ def _first_write(intake: Intake, room: Room) -> Callable[[bytes], object]:
         return room.write(frame)
 
     return write
+
+
+def _late_audits(intake: Intake) -> Callable[[bytes], object]:
+    """Return the `write` of an audit room that nobody reads any longer; the first event makes the journal."""
+    rooms: list[Room] = []
+
+    def write(frame: bytes) -> object:
+        if not rooms:
+            journal = intake.journal.successor()
+            rooms.append(Room("audit", journal.supply, _nothing))
+            disks.append(DiskSync(lambda: journal.stream_folders))
+        room = rooms[0]
+        if room.active.path is None or not room.put(frame):
+            raise ValueError("there is no file for it")
+        if isinstance(intake.audit_door, SyncedRoom):
+            disks[0].sync(room.active.index)
+        return None
+
+    disks: list[DiskSync] = []
+    return write
+
+
+def _nothing() -> None:
+    """Nobody needs to be woken."""
 
 
 _live: weakref.WeakSet[Intake] = weakref.WeakSet()

@@ -52,6 +52,10 @@ class Journal:
         self._lanes = lanes
         self.begin()
 
+    def successor(self) -> Journal:
+        """Return a journal in the same folders, of a stream of its own, which nobody reads before the next start."""
+        return Journal(self.folder, self.segment_size, 1, fallback=next(iter(self.folders[1:]), None))
+
     def begin(self) -> None:
         """Start a stream and make its first segments; again in a forked child that logs."""
         shared = self._lanes is not None and self._lanes.usable

@@ -236,6 +236,9 @@ class RemoteIntake:
         """Where reading begins in the first audit segment, and the number of its first event."""
         return self.audit.start
 
+    def shut(self) -> None:
+        """Do nothing: its process goes on writing, for whoever reads next."""
+
     def writer_gone(self) -> None:
         """Say that the writer has died: what has no proof by now will never have any."""
         self._writer.gone = True

@@ -269,9 +269,6 @@ class RemoteRoom:
             segment.note_settled(HEADER_SIZE)
             segment.note_freed(segment.turn + 1)
 
-    def shut(self) -> None:
-        """Do nothing: its process goes on writing, for whoever reads next."""
-
     def close(self) -> None:
         """Unmap the segments."""
         for segment in (*self._segments, self._nothing):

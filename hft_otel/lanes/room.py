@@ -55,10 +55,12 @@ class Room:
 
     __slots__ = (
         "_active",
+        "_behind",
         "_drops",
         "_first",
         "_left",
         "_lock",
+        "_next",
         "_page",
         "failed",
         "full_reason",
@@ -90,6 +92,10 @@ class Room:
         self.size = len(supply)
         self._page = page
         self._left = left
+        self._next: Segment | None = None
+        """One that was taken from the supply and not written to yet."""
+        self._behind: tuple[Segment, Segment] | None = None
+        """The segment that was active before, until it is closed, and the one that follows it."""
         self._active = segment = supply.popleft()
         self._first = segment if left is None else None
         segment.unseal()
@@ -101,6 +107,7 @@ class Room:
         self._lock = threading.RLock()  # the inherited one may be held for ever
         self._count_anew()
         self._page = None
+        self._next = self._behind = None
         self.supply = deque()
         self._active.seal()  # the child's position only, but a `write` on its way may go to a file of the parent's
         self.write = write
@@ -139,6 +146,9 @@ class Room:
     @property
     def position(self) -> tuple[int, int]:
         """How many segments were left behind, and the offset behind the last frame; to compare with a cursor's."""
+        if self._behind is not None:
+            with self._lock:
+                self._finish()
         active = self._active
         return active.turn, active.committed()
 
@@ -179,38 +189,62 @@ class Room:
         segment.next = None
         self.supply.appendleft(segment)  # type: ignore[attr-defined]  # the next one used, since it is still in the caches
 
-    def shut(self) -> None:
-        """Take nothing more, and count every later record as dropped: nobody reads this room any longer."""
+    def shut(self, late: Callable[[bytes], object] | None = None) -> None:
+        """Take nothing more: nobody reads this room any longer. Later records go to `late`, else they count as dropped."""
         with self._lock:
             self.full_reason = "after_shutdown"
-            self.supply = deque()
+            self.supply, self._next = deque(), None
             self._active.seal()
+            if late is not None:
+                self.write = late
 
     def _advance(self, failed_write: Callable[[bytes], object]) -> bool:
         """Make the next segment the active one, unless another thread, or a signal handler in here, already has."""
         with self._lock:
+            self._finish()
             if self.write is not failed_write:
                 return True
+            segment, self._next = self._next, None
             try:
-                segment = self.supply.popleft()
+                if segment is None:
+                    segment = self.supply.popleft()
+                segment.next = None
+                segment.unseal()
+                full = None
+                while full is not self._active:  # a signal handler that logs in the call below may change it
+                    full = self._active
+                    segment.take_turn(full.turn + 1)
+                # Signal handlers run between calls: up to the next call, one that logs finds all of this done or nothing.
+                self._behind = (full, segment)
+                self._active = segment
+                self.write = segment.write
             except IndexError:
                 self.on_change()
                 return False
-            segment.next = None
-            segment.unseal()
-            full = None
-            while full is not self._active:  # a signal handler that logs in the call below may change it
-                full = self._active
-                segment.take_turn(full.turn + 1)
-            # Signal handlers run between calls: up to the next call, one that logs finds all of this done or nothing.
-            self._active = segment
-            self.write = segment.write
+            except (
+                BaseException
+            ):  # a signal handler of the application's, Ctrl-C's for one, raises in these calls
+                self._next = segment
+                raise
+            try:
+                self._finish()
+            except BaseException:
+                self._finish()  # or the reader would stay in `full` for ever
+                raise
+        self.on_change()
+        return True
+
+    def _finish(self) -> None:
+        """Close the segment that was left behind, if that was not done yet; to be called with the lock."""
+        behind = self._behind
+        if behind is not None:
+            full, segment = behind
             full.seal()
             full.lead_to(segment)  # last: a reader that sees it knows that nothing more comes in `full`
             if self._left is not None:
                 self._left.append(full)
-        self.on_change()
-        return True
+            if self._behind is behind:  # else a signal handler that logs was here meanwhile
+                self._behind = None
 
 
 class ClosedRoom:

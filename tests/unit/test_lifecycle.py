@@ -26,8 +26,8 @@ def make(extra=None, **options):
     backends = {"file": FileConfig(file_path="out.jsonl", format="json"), **(extra or {})}
     rules = [{"backends": list(backends)}]
     # no trail: what is left here is what was not delivered
-    journal = JournalConfig(folder="journal", segment_kb=64, spare_segments=1, keep_days=0)
-    config = LogConfig(backends=backends, routing_rules=rules, journal=journal, **options)
+    options.setdefault("journal", JournalConfig(folder="journal", segment_kb=64, spare_segments=1, keep_days=0))
+    config = LogConfig(backends=backends, routing_rules=rules, **options)
     return LoggerFactory.create_logger("test", config)
 
 BLOCKED = {"blocked": CustomConfig(class_path="backends:Blocked")}
@@ -138,6 +138,50 @@ def test_a_normal_exit_delivers_everything_and_says_nothing(program: Program) ->
     )
     assert (status, stderr) == (0, "")
     assert len(program.lines) == 3001
+    assert program.streams == 0
+
+
+def test_what_is_logged_by_an_exit_handler_registered_before_the_first_logger_arrives(
+    program: Program,
+) -> None:
+    status, stderr = program.run(
+        """
+        def flatten():
+            log.audit("positions_flattened")
+            log.error("stopped")
+
+        atexit.register(flatten)
+        log = make()
+        log.info("at work")
+        """
+    )
+    assert (status, stderr) == (0, "")
+    assert sorted(program.lines) == ["at work", "positions_flattened", "stopped"]
+    assert program.streams == 0
+
+
+@pytest.mark.parametrize("durability", ["process", "sync"])
+def test_audits_after_the_end_wait_in_the_journal_and_text_is_said_to_be_lost(
+    program: Program, durability: str
+) -> None:
+    late = f"""
+        from hft_otel import lifecycle
+        log = make(journal=JournalConfig(folder="journal", segment_kb=64, keep_days=0, durability="{durability}"))
+        log.audit("in time")
+        lifecycle.end_now()
+        assert not os.listdir("journal")  # all is settled, and no file is made before there is something for it
+        for number in range(1000):
+            log.audit("late", pad="x" * 100)
+            log.error("too late")
+        print("ready", flush=True)
+        """
+    status, stderr = program.run(late)
+    assert status == 0
+    assert stderr.count("is lost (after_shutdown)") == 1, stderr
+    assert program.lines == ["in time"]
+    assert program.streams == 1
+    assert program.run("make().force_flush(10)") == (0, "")
+    assert program.lines == ["in time", *["late"] * 1000]
     assert program.streams == 0
 
 
@@ -589,13 +633,18 @@ def test_logging_and_flushing_at_the_very_end_raise_nothing_and_do_not_wait(prog
             def __del__(self):
                 log.info("later still")
 
+        from hft_otel import lifecycle
+        atexit.unregister(lifecycle.end_now)
         atexit.register(last)
+        atexit.register(lifecycle.end_now)  # now it comes before `last`
         log = make()
         late = Late()
         log.info("x")
         """
     )
-    assert (status, stderr) == (0, "")
+    assert status == 0
+    [line] = stderr.splitlines()
+    assert "what is logged after the end of telemetry is lost" in line
     assert program.lines == ["x"]
 
 
@@ -607,7 +656,6 @@ class TestAtEnd:
         monkeypatch.setattr(lifecycle, "_stop", None)
         monkeypatch.setattr(lifecycle, "_stopping", False)
         monkeypatch.setattr(lifecycle, "_terminated", False)
-        monkeypatch.setattr(lifecycle, "_at_exit", True)
         monkeypatch.setattr(lifecycle, "_at_sigterm", True)
         self.kills: list[tuple[int, int]] = []
         monkeypatch.setattr(lifecycle.os, "kill", lambda *call: self.kills.append(call))

@@ -383,6 +383,39 @@ def test_as_many_are_unread_as_are_still_to_be_read(bodies: list[bytes], read: i
     assert unread(cursor) == 0
 
 
+@pytest.mark.parametrize("call", ["unseal", "take_turn", "seal", "lead_to"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_in_the_middle_of_a_segment_change_cuts_nothing_off(
+    monkeypatch: pytest.MonkeyPatch, call: str, times: int
+) -> None:
+    room = make_room(segments=4)
+    cursor = Cursor(room.first)
+    plain = getattr(Segment, call)
+    left = times
+
+    def interrupted(self: Segment, *args: object) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            raise KeyboardInterrupt
+        plain(self, *args)
+
+    kept = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Segment, call, interrupted)
+        for number in range(25):  # of 100 bytes, in segments of 1,024
+            try:
+                if room.put(encode(b"%100d" % number)):
+                    kept.append(number)
+            except KeyboardInterrupt:
+                continue
+    assert left == 0
+    assert len(kept) >= 25 - times
+    assert room.position  # as a flush asks; from here on all is in order
+    assert [int(body) for body in read_all(room, cursor)] == kept
+    assert len(room.supply) == 3  # no segment was lost
+
+
 def test_the_rest_of_a_damaged_segment_counts_as_one_unread() -> None:
     room = make_room()
     assert room.put(encode(b"whole"))

@@ -391,11 +391,8 @@ class TestStop:
             report = made.log.force_flush(30)
             assert time.monotonic() - started < 5
             assert not report
-            assert (
-                made.lane("low", report).dropped
-                == made.lane("audit", report).dropped
-                == {"after_shutdown": 1}
-            )
+            assert made.lane("low", report).dropped == {"after_shutdown": 1}
+            assert not made.lane("audit", report).dropped  # it waits for the next start
 
 
 def test_the_counters_can_be_read_as_metrics_while_it_runs(tmp_path: Path) -> None:
