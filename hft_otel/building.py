@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ._canonical import canonical
@@ -33,9 +34,11 @@ from .interfaces import LogBackend
 from .record import LogLevel
 from .router import BackendInfo, LogRouter, level_number
 
-__all__ = ["Builder", "backend_infos", "make_router"]
+__all__ = ["Builder", "backend_infos", "located", "make_router"]
 
 
+_PATHS = ("file_path", "certificate", "client_certificate", "client_key")
+"""Options of backends that are paths."""
 _Key = tuple[str, bytes]
 """A backend's type and options."""
 
@@ -54,6 +57,21 @@ def backend_infos(config: LogConfig) -> list[BackendInfo]:
                 )
             )
     return infos
+
+
+def located(config: LogConfig) -> LogConfig:
+    """Return the configuration with absolute paths: what an agent or a child builds from it later finds the same files."""
+    return replace(config, backends={name: _located(part) for name, part in config.backends.items()})
+
+
+def _located(part: BackendConfig) -> BackendConfig:
+    if getattr(part, "via", "sdk") == "collector":  # those are paths of the Collector's
+        return part
+    given = {name: getattr(part, name, None) for name in _PATHS}
+    paths: dict[str, Any] = {
+        name: str(Path(path).expanduser().absolute()) for name, path in given.items() if path
+    }
+    return replace(part, **paths) if paths and not isinstance(part, CustomConfig) else part
 
 
 def make_router(config: LogConfig, backends: Mapping[str, LogBackend]) -> LogRouter:

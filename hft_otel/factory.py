@@ -17,8 +17,15 @@ from ._validation import validate
 from ._yaml import with_environment  # its import also gives LogConfig what reads files
 from .audit.trail import Keeping
 from .bridge import Bridge
-from .building import Builder, make_router
-from .config import DEVELOPMENT_ENVIRONMENTS, AgentConfig, ConfigError, JournalConfig, LogConfig, StdlibConfig
+from .building import Builder, located, make_router
+from .config import (
+    DEVELOPMENT_ENVIRONMENTS,
+    AgentConfig,
+    ConfigError,
+    JournalConfig,
+    LogConfig,
+    StdlibConfig,
+)
 from .interfaces import HFTLoggerInterface, LogBackend
 from .lanes.intake import Drain, Intake, Pipeline, agent_intake, drain_by_default, process_intake
 from .lanes.journal import Journal
@@ -34,6 +41,12 @@ from .standard import call_site_level
 from .worker import Worker
 
 __all__ = ["LoggerFactory"]
+
+
+_LATE = (
+    "what is logged after the end of telemetry is lost (after_shutdown), but for audit events: they wait in the journal;"
+    " import hft_otel before whatever registers with atexit what logs"
+)
 
 
 class LoggerFactory:
@@ -150,6 +163,7 @@ class _Process:
             self._check_shared(config)
             if not self._wired:
                 self._journal = config.journal
+            config = located(config)
             wired = self._wired[key] = self._for_agent(config) or self._for_thread(config)
         return wired
 
@@ -223,6 +237,7 @@ class _Process:
 
     def _end_worker(self, worker: Worker, notices: Notices, journal: Journal, timeout: float) -> None:
         notices.stop()  # first: the last words below say it all, once
+        worker.on_late = partial(say, _LATE)
         report = worker.stop(timeout)
         if not report.complete or any("shutdown" in sums.dropped for sums in report.destinations):
             why = journal.problem or "its folder could not be written for a while"

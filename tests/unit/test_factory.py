@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hft_otel import factory as module
-from hft_otel.building import backend_infos
+from hft_otel.building import backend_infos, located
 from hft_otel.config import (
     BackendConfig,
     ConfigError,
@@ -191,6 +191,33 @@ def test_building_a_logger_writes_no_file_before_something_is_logged() -> None:
     backends = LoggerFactory._create_backends(config())
     assert list(backends) == ["file"]
     assert not Path("out.log").exists()
+
+
+def test_a_later_change_of_the_folder_moves_no_file(
+    process: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = LogConfig(
+        backends={"file": FileConfig(file_path="some.log"), "otlp": OtlpConfig(certificate="ca.pem")}
+    )
+    made = located(config)
+    assert made.backends["file"] == FileConfig(file_path=str(Path.cwd() / "some.log"))
+    assert made.backends["otlp"] == OtlpConfig(certificate=str(Path.cwd() / "ca.pem"))
+    assert config.backends["file"] == FileConfig(file_path="some.log")
+    collectors = LogConfig(backends={"file": FileConfig(file_path="some.log", via="collector")})
+    assert located(collectors) == collectors
+    config = LogConfig(
+        backends={"file": FileConfig(file_path="some.log")}, routing_rules=[{"backends": ["file"]}]
+    )
+    logger = create("one", config)
+    here, there = Path.cwd(), tmp_path / "there"
+    there.mkdir()
+    monkeypatch.chdir(there)
+    again = create("two", config)
+    logger.warning("first")
+    again.warning("second")  # shares the first one's file, as equal configurations do
+    assert again.force_flush()
+    assert len((here / "some.log").read_text().splitlines()) == 2
+    assert not list(there.iterdir())
 
 
 def test_a_disabled_backend_is_not_built() -> None:
