@@ -62,12 +62,15 @@ class BoundContext(dict[str, Any]):
     def __init__(self, changed: Callable[[], None], values: Mapping[str, Any]) -> None:
         super().__init__(values)
         self._changed = changed
+        self.version = 0
+        """Grows with every change: who has packed an older state, and was overtaken meanwhile, packs again."""
 
     def _then_repack(name: str) -> Callable[..., Any]:  # type: ignore[misc]  # noqa: N805  (runs in the class body)
         plain_method = getattr(dict, name)
 
         def method(self: BoundContext, *args: Any, **kwargs: Any) -> Any:
             result = plain_method(self, *args, **kwargs)
+            self.version += 1
             self._changed()
             return result
 

@@ -86,7 +86,7 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
             intake.audit_door,
         )
         self._closed = False
-        self._context = BoundContext(self._repack, context or {})
+        self._context: BoundContext = BoundContext(self._repack, context or {})
         self._origin: tuple[Callable[..., HFTLogger], tuple[Any, ...]] | None = None
         """How the factory would make this logger in another process."""
         self._repack()
@@ -139,7 +139,13 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
                 body = encode((time_ns(), self._heads[-1], event, safe, trace_of(current), scope_of(current)))
             else:
                 body = encode((time_ns(), self._heads[-1], event, safe))
-            self._audit.write(seal_audit(body))
+            frame = seal_audit(body)
+            try:
+                self._audit.write(frame)
+            except ValueError:  # the segment is full
+                if len(frame) > self._audit.capacity:
+                    raise
+                self._audit.put(frame)
         except Exception:
             try:
                 self._capture_audit(event, context)
@@ -231,6 +237,13 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
         return self._high if level >= logging.WARNING else self._low
 
     def _repack(self) -> None:
+        """Pack what the records of this logger share; anew where another thread has changed the context meanwhile."""
+        packed = -1
+        while packed != self._context.version:
+            packed = self._context.version
+            self._pack()
+
+    def _pack(self) -> None:
         """Pack what the records of this logger share, once per level and kind."""
         for limit in _LIMITS[1:]:
             bound = encode(self._pipeline.redactor.redact(plain_context(self._context, limit)))
@@ -282,9 +295,12 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
         level = min(max(int(record.levelno), 0), 1000)
         text = _Text(*taken(record, with_site=self._call_site < NEVER))
         try:
-            self._room(level).write(encode(encode((text.time_ns, self._head(level), *text[1:]))))
-        except Exception:
-            self._fit(level, text)
+            frame = encode(encode((text.time_ns, self._head(level), *text[1:])))
+            if self._written(self._room(level), frame):
+                return
+        except Exception:  # noqa: S110  (a value that does not pack)
+            pass
+        self._fit(level, text)
 
     def _fit(self, level: int, text: _Text) -> None:
         """Make a text record packable, and cut it until it fits into a segment."""
@@ -300,7 +316,13 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
         room.put(frame)
 
     def _capture_metric(self, kind: int, name: Any, value: Any, tags: dict[str, Any]) -> None:
-        """The guarded way for measurements."""
+        """The other ways for measurements: as it is where only the segment was full, else guarded."""
+        try:
+            frame = encode(encode((time_ns(), self._head(kind), name, value, tags, trace_and_scope()[1])))
+            if self._written(self._metric, frame):
+                return
+        except Exception:  # noqa: S110  (a value that does not pack: the guarded way sees to it)
+            pass
         tags = dict(tags)
         if name is MISSING:
             name = tags.pop("operation" if kind == LATENCY and "operation" in tags else "name", "")
