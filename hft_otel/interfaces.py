@@ -112,7 +112,7 @@ class LogBackend(ABC):
 
     @abstractmethod
     async def write(self, record: LogRecord) -> None:
-        """Deliver one record; formatting belongs here."""
+        """Deliver one record; formatting belongs here. A plain `def` that does not block for long will do, too."""
 
     async def flush(self) -> None:
         """Deliver what `write` has buffered."""

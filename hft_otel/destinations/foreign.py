@@ -7,7 +7,7 @@ import difflib
 import importlib
 import inspect
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -29,7 +29,7 @@ class ForeignBackend(Destination):
 
     Rejected are records whose `write` raised (`raised`) or still waited after `deadline` seconds (`timeout`; it is
     cancelled), and all while too many calls ignore their cancellation (`stuck`). `RetryLater` from `write` is honoured.
-    Code that blocks without awaiting holds up this destination alone. `should_handle` is the backend's own, and is
+    A plain `def` will do as well. Code that blocks without awaiting holds up this destination alone. `should_handle` is the backend's own, and is
     asked on this destination's thread before `deliver`.
     """
 
@@ -98,7 +98,7 @@ class ForeignBackend(Destination):
         async def flush() -> None:
             nonlocal flushed
             try:
-                await self.backend.flush()
+                await _ended(self.backend.flush())
                 flushed = True
             except asyncio.CancelledError:
                 raise
@@ -126,10 +126,10 @@ class ForeignBackend(Destination):
         loop.close()
 
     async def write(self, record: LogRecord) -> None:
-        await self.backend.write(record)
+        await _ended(self.backend.write(record))
 
     async def flush(self) -> None:
-        await self.backend.flush()
+        await _ended(self.backend.flush())
 
     def note(self, error: BaseException) -> None:
         """Remember what the backend raised."""
@@ -214,7 +214,7 @@ class _Run:
         failure: BaseException | None = None
         try:
             async with limit:
-                await self._owner.backend.write(record)
+                await _ended(self._owner.backend.write(record))
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001 (SystemExit and CancelledError from user code, too)
@@ -232,6 +232,14 @@ class _Run:
         else:
             self.position += 1
         return True
+
+
+async def _ended(call: Any) -> None:
+    """Wait for what the backend's method returned; a plain `def` has ended by now."""
+    if inspect.isawaitable(call):
+        await call
+    elif isinstance(call, Generator | AsyncGenerator):
+        raise TypeError("the method has a `yield` in it, which makes it a generator that nobody runs")
 
 
 async def _watch(task: asyncio.Task[Any], until: Callable[[], float]) -> None:

@@ -152,6 +152,53 @@ def test_records_are_written_in_order_and_awaited(adapter, keeper):
     assert keeper.kept == ["a", "yield", "b"]
 
 
+class Plain(LogBackend):
+    """Whose methods are no coroutine functions."""
+
+    def __init__(self):
+        self.kept = []
+        self.flushed = 0
+
+    def write(self, record):
+        self.kept.append(record.message)
+        if record.message == "fail":
+            raise ValueError("broken")
+        return len(self.kept)
+
+    def flush(self):
+        self.flushed += 1
+
+
+def test_methods_that_are_plain_functions_are_taken_at_their_word():
+    backend = Plain()
+    adapter = as_destination(backend, "plain")
+    adapter.open()
+    assert reasons(adapter.deliver(records("a", "fail", "b"))) == [("fail", "raised")]
+    assert backend.kept == ["a", "fail", "b"]
+    assert adapter.force_flush(1.0)
+    asyncio.run(adapter.write(text("c")))
+    asyncio.run(adapter.flush())
+    assert (backend.kept[3:], backend.flushed) == (["c"], 2)
+    adapter.close(1.0)
+
+
+def yielding(self, record):
+    yield record
+
+
+async def yielding_async(self, record):
+    yield record
+
+
+@pytest.mark.parametrize("write", [yielding, yielding_async])
+def test_method_that_yields_delivers_nothing_and_is_not_believed(write):
+    backend = type("Yielding", (Plain,), {"write": write})()
+    adapter = as_destination(backend, "yielding")
+    assert reasons(adapter.deliver(records("a"))) == [("a", "raised")]
+    assert "yield" in adapter.last_error
+    adapter.close(1.0)
+
+
 def test_everything_is_accepted(adapter):
     assert adapter.accepts == frozenset(LogType)
 
