@@ -15,7 +15,14 @@ from ..config import LATENCY, InstrumentConfig
 from ..ledger import SELF_METRICS
 from ..record import InstrumentKind, LogRecord
 from .convert import clean, clean_text, scope_attributes
-from .sdk import CallbackOptions, MeterProvider, Observation, prometheus_family, set_gauge
+from .sdk import (
+    CallbackOptions,
+    MeterProvider,
+    Observation,
+    has_no_room_for,
+    prometheus_family,
+    set_gauge,
+)
 
 __all__ = ["LATENCY_BUCKETS", "Instruments", "Telemetry"]
 
@@ -184,15 +191,18 @@ class Instruments:
         meter = self._provider.get_meter(METER, attributes=scope_attributes(backends))
         description = text or _DESCRIPTIONS[kind]
         if kind is InstrumentKind.GAUGE:
-            return _gauge(meter.create_gauge(full_name, unit, description))
+            gauge = meter.create_gauge(full_name, unit, description)
+            return _limited(gauge, _gauge(gauge))
         if kind is InstrumentKind.COUNTER:
-            return _counter(meter.create_counter(full_name, unit, description).add)
+            counter = meter.create_counter(full_name, unit, description)
+            return _limited(counter, _counter(counter.add))
         if kind is InstrumentKind.UP_DOWN_COUNTER:
-            return _finite(meter.create_up_down_counter(full_name, unit, description).add)
+            up_down = meter.create_up_down_counter(full_name, unit, description)
+            return _limited(up_down, _finite(up_down.add))
         histogram = meter.create_histogram(
             full_name, unit, description, explicit_bucket_boundaries_advisory=buckets or None
         )
-        return _histogram(histogram.record)
+        return _limited(histogram, _histogram(histogram.record))
 
     def _full_name(self, name: Any) -> str | None:
         """Return the instrument's name by OTel's rule, or None where nothing of the name can be kept."""
@@ -270,6 +280,16 @@ def to_float(value: Any) -> float | None:
 def _scalar(value: Any) -> str | bool | int | float:
     cleaned = clean(value)
     return cleaned if isinstance(cleaned, (str, bool, int, float)) else clean_text(str(cleaned))
+
+
+def _limited(instrument: Any, record: _Recorder) -> _Recorder:
+    """Drop what would be one time series too many: a tag that holds an identifier would else grow without end."""
+    is_full = has_no_room_for(instrument)
+
+    def record_known(value: float, attributes: dict[str, Any]) -> str | None:
+        return "too_many_series" if is_full(attributes) else record(value, attributes)
+
+    return record_known
 
 
 def _gauge(gauge: Any) -> _Recorder:

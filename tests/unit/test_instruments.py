@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics import Counter, MeterProvider
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 
 from hft_otel.config import InstrumentConfig
 from hft_otel.otel.instruments import LATENCY_BUCKETS, MAX_INSTRUMENTS, Instruments, to_float
@@ -20,14 +20,16 @@ from hft_otel.record import InstrumentKind
 from tests.unit.otlp_stand_in import latency, metric
 
 GAUGE, COUNTER = InstrumentKind.GAUGE, InstrumentKind.COUNTER
+MAX_SERIES = 2000
+"""The SDK's own limit per instrument."""
 UP_DOWN, HISTOGRAM = InstrumentKind.UP_DOWN_COUNTER, InstrumentKind.HISTOGRAM
 
 
 class Metered:
     """Instruments on a provider of their own, and what it would export."""
 
-    def __init__(self, prefix: str = "hft_", **options: Any) -> None:
-        self.reader = InMemoryMetricReader()
+    def __init__(self, prefix: str = "hft_", preferred_temporality: Any = None, **options: Any) -> None:
+        self.reader = InMemoryMetricReader(preferred_temporality)
         self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
         self.instruments = Instruments(self.provider, prefix, **options)
 
@@ -209,13 +211,41 @@ def test_tag_keys_become_text(metered: Metered) -> None:
     assert dict(metered.points("hft.x")[0].attributes) == {"7": "a", "_": "b"}
 
 
-def test_attribute_sets_beyond_the_limit_go_to_the_overflow_point(metered: Metered) -> None:
-    for number in range(2010):
-        assert metered.record("x", 1, COUNTER, order=str(number)) is None
-    points = metered.points("hft.x")
-    assert len(points) == 2001
-    assert sum(point.value for point in points) == 2010
-    assert [point.value for point in points if point.attributes.get("otel.metric.overflow")] == [10]
+@pytest.mark.parametrize("kind", list(InstrumentKind))
+@pytest.mark.parametrize("prometheus", [False, True])
+def test_series_beyond_the_limit_are_dropped_and_the_others_go_on(
+    kind: InstrumentKind, prometheus: bool
+) -> None:
+    metered = Metered(prometheus=prometheus)
+    reasons = [metered.record("x", 1, kind, order=str(number)) for number in range(MAX_SERIES + 10)]
+    assert reasons == [None] * MAX_SERIES + ["too_many_series"] * 10
+    assert metered.record("x", 1, kind, order="0", side="buy") == "too_many_series"
+    assert metered.record("x", 1, kind, order="7") is None
+    assert metered.record("y", 1, kind, order="2005") is None  # each metric has its own limit
+    points = metered.points("hft_x" if prometheus else "hft.x")
+    assert {point.attributes.get("order") for point in points} == {str(each) for each in range(MAX_SERIES)}
+    assert len(points) == MAX_SERIES
+
+
+def test_latencies_and_numbers_as_tags_count_to_the_limit_as_the_sdk_tells_them_apart(
+    metered: Metered,
+) -> None:
+    for number in range(MAX_SERIES - 3):
+        assert metered.instruments.record(latency(f"operation {number}", 1)) is None
+        assert metered.record("x", 1, n=number + 2) is None
+    assert [metered.record("x", 1, n=one) for one in (1, 1.0, True, "1")] == [None] * 3 + ["too_many_series"]
+    assert [metered.record("x", math.nan, n=one) for one in (True, 0)] == [None, "too_many_series"]
+    reasons = [metered.instruments.record(latency(f"more {number}", 1)) for number in range(4)]
+    assert reasons == [None] * 3 + ["too_many_series"]
+
+
+def test_with_deltas_each_collection_has_room_for_new_series() -> None:
+    metered = Metered(preferred_temporality={Counter: AggregationTemporality.DELTA})
+    for turn in range(2):
+        numbers = range(turn * 5000, turn * 5000 + MAX_SERIES + 1)
+        reasons = [metered.record("x", 1, COUNTER, order=str(number)) for number in numbers]
+        assert reasons == [None] * MAX_SERIES + ["too_many_series"]
+        assert len(metered.points("hft.x")) == MAX_SERIES
 
 
 def test_metric_names_beyond_the_limit_are_dropped(metered: Metered) -> None:
