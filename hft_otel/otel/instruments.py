@@ -18,6 +18,7 @@ from .convert import clean, clean_text, scope_attributes
 from .sdk import (
     CallbackOptions,
     MeterProvider,
+    NoOpMeter,
     Observation,
     has_no_room_for,
     prometheus_family,
@@ -189,20 +190,9 @@ class Instruments:
         if not self._claim(full_name, kind, unit):
             return "kind_conflict"
         meter = self._provider.get_meter(METER, attributes=scope_attributes(backends))
-        description = text or _DESCRIPTIONS[kind]
-        if kind is InstrumentKind.GAUGE:
-            gauge = meter.create_gauge(full_name, unit, description)
-            return _limited(gauge, _gauge(gauge))
-        if kind is InstrumentKind.COUNTER:
-            counter = meter.create_counter(full_name, unit, description)
-            return _limited(counter, _counter(counter.add))
-        if kind is InstrumentKind.UP_DOWN_COUNTER:
-            up_down = meter.create_up_down_counter(full_name, unit, description)
-            return _limited(up_down, _finite(up_down.add))
-        histogram = meter.create_histogram(
-            full_name, unit, description, explicit_bucket_boundaries_advisory=buckets or None
-        )
-        return _limited(histogram, _histogram(histogram.record))
+        if isinstance(meter, NoOpMeter):
+            return "sdk_disabled"  # OTEL_SDK_DISABLED=true: what is recorded would go nowhere
+        return _instrument(meter, full_name, kind, unit, text or _DESCRIPTIONS[kind], buckets)
 
     def _full_name(self, name: Any) -> str | None:
         """Return the instrument's name by OTel's rule, or None where nothing of the name can be kept."""
@@ -280,6 +270,22 @@ def to_float(value: Any) -> float | None:
 def _scalar(value: Any) -> str | bool | int | float:
     cleaned = clean(value)
     return cleaned if isinstance(cleaned, (str, bool, int, float)) else clean_text(str(cleaned))
+
+
+def _instrument(
+    meter: Any, name: str, kind: InstrumentKind, unit: str, text: str, buckets: Sequence[float]
+) -> _Recorder:
+    if kind is InstrumentKind.GAUGE:
+        gauge = meter.create_gauge(name, unit, text)
+        return _limited(gauge, _gauge(gauge))
+    if kind is InstrumentKind.COUNTER:
+        counter = meter.create_counter(name, unit, text)
+        return _limited(counter, _counter(counter.add))
+    if kind is InstrumentKind.UP_DOWN_COUNTER:
+        up_down = meter.create_up_down_counter(name, unit, text)
+        return _limited(up_down, _finite(up_down.add))
+    histogram = meter.create_histogram(name, unit, text, explicit_bucket_boundaries_advisory=buckets or None)
+    return _limited(histogram, _histogram(histogram.record))
 
 
 def _limited(instrument: Any, record: _Recorder) -> _Recorder:

@@ -20,7 +20,7 @@ from typing import Any
 from opentelemetry._logs import LogRecord as OtelLogRecord
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context, attach, detach, set_value
-from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.metrics import CallbackOptions, NoOpMeter, Observation
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 from opentelemetry.sdk.metrics import MeterProvider
@@ -50,6 +50,7 @@ __all__ = [
     "MetricExporter",
     "MetricReader",
     "MetricsData",
+    "NoOpMeter",
     "Observation",
     "OtelLogRecord",
     "PeriodicExportingMetricReader",

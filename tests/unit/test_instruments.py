@@ -254,6 +254,20 @@ def test_metric_names_beyond_the_limit_are_dropped(metered: Metered) -> None:
     assert set(reasons[-6:]) == {"too_many_metrics"}
 
 
+def test_with_the_sdk_disabled_every_measurement_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", " True")
+    metered = Metered()
+    metered.instruments.observe(Telemetry())
+    reasons = [metered.record(f"{kind.value}_metric", 1, kind) for kind in InstrumentKind]
+    assert reasons == ["sdk_disabled"] * len(InstrumentKind)
+    assert metered.instruments.record(latency("parse", 1)) == "sdk_disabled"
+    behind = latency("parse", 1)
+    behind.via_collector = ("datadog",)
+    assert metered.instruments.record(behind) == "sdk_disabled"
+    assert metered.record("counter_metric", "abc", COUNTER) == "not_a_number"
+    assert metered.collect() == {}
+
+
 def test_scope_names_the_backends_behind_the_collector(metered: Metered) -> None:
     record = metric("x", 1)
     record.via_collector = ("datadog",)
