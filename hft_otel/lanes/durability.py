@@ -36,10 +36,15 @@ class DiskSync:
         folders = self._folders()
         known, first = self._from
         first = first if known == folders else 0  # a forked child has a stream of its own
+        has_new_files = self._from != (folders, active)
         problems: list[str] = []
         for folder in folders:
             try:
                 _sync_between(folder, first, last)
+                if (
+                    has_new_files
+                ):  # a file is on the disk with its content, and found by what its folder has there
+                    _fsync_folders(folder)
             except OSError as error:
                 problems.append(f"{folder} is not on the disk: {error}")
         self.problem = "; ".join(problems)
@@ -51,6 +56,17 @@ def _sync_between(folder: Path, first: int, last: float) -> None:
     for path in folder.glob("*.seg"):
         if path.stem.isdecimal() and first <= int(path.stem) <= last:
             _fdatasync(path)
+
+
+def _fsync_folders(folder: Path) -> None:
+    """Put the names of a stream's segments on the disk, and that of its folder."""
+    for each in (folder, folder.parent):
+        with suppress(FileNotFoundError):
+            descriptor = os.open(each, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _fdatasync(path: Path) -> None:
@@ -115,9 +131,12 @@ class SyncedRoom:
         with self._lock:
             if self._synced < mine:
                 upto = max(self._latest, mine)  # those have written before, and need not ask again
-                active = self._room.active.index
+                active = self._room.active
                 before = self._disk.problem
-                self._disk.sync(active, active)
+                if active.path is None:  # memory, which stands in where the disk refuses, and has no number
+                    self._disk.sync(0)
+                else:
+                    self._disk.sync(active.index, active.index)
                 self._synced = upto
                 if self._disk.problem != before:
                     self._room.on_change()  # whoever says so may be asleep

@@ -25,6 +25,7 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.synced: list[str] = []
+        self.folders: list[str] = []
         self.error: OSError | None = None
         self.seconds = 0.0
         real = os.fdatasync
@@ -36,7 +37,14 @@ class Disk:
             real(descriptor)
             self.synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
 
+        real_fsync = os.fsync
+
+        def fsync(descriptor: int) -> None:
+            real_fsync(descriptor)
+            self.folders.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
         monkeypatch.setattr(os, "fdatasync", fdatasync)
+        monkeypatch.setattr(os, "fsync", fsync)
 
 
 @pytest.fixture
@@ -72,9 +80,21 @@ def test_the_segment_that_is_left_is_synced_with_the_one_that_follows(intake: In
     while intake.audit.active.index == 0:
         assert room.put(frame("b"))
     assert sorted(disk.synced[-2:]) == ["00000000.seg", "00000001.seg"]
+    names = list(map(str, (intake.journal.stream_folder, intake.journal.folder)))
+    assert disk.folders == names * 2  # for each new file, not for each event
     disk.synced.clear()
     room.put(frame("c"))
     assert disk.synced == ["00000001.seg"]
+
+
+def test_an_event_in_memory_has_all_files_before_it_synced(
+    intake: Intake, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = door(intake)
+    monkeypatch.setattr(intake.journal, "_create_file", lambda: None)
+    while intake.audit.active.path is not None:
+        assert room.put(frame("a"))
+    assert "00000001.seg" in disk.synced[-2:]
 
 
 def test_what_does_not_fit_is_dropped_and_waits_for_nothing(intake: Intake, disk: Disk) -> None:
