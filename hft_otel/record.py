@@ -91,7 +91,8 @@ class LogRecord(msgspec.Struct):
     `timestamp` is in seconds since the epoch, `time_ns` the same instant in nanoseconds. `context` holds the merged
     context (global < bound < scoped < call). METRIC records carry `metric_name`, `metric_value` and `metric_tags`;
     a latency is in milliseconds, as the caller gave it. `audit_id` is unique per audit event and repeats only when
-    the same event is delivered again; so is `uid` per TEXT record, where an agent delivers.
+    the same event is delivered again; so is `uid` per TEXT record, where an agent delivers. `msgspec.structs.asdict` and
+    `msgspec.structs.replace` make a mapping, or a changed copy, of a record.
     """
 
     timestamp: float

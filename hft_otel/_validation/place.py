@@ -59,7 +59,7 @@ class Place:
             names: dict[type, str] = {dict: "a mapping", list: "a list", tuple: "a list"}
             return names.get(type(value), f"a value of type {type(value).__name__}")
         kind = "text" if isinstance(value, str) else "a number"
-        if any(key == "headers" or self.redactor.is_secret(key) for key in self.path):
+        if any(key in ("headers", "url") or self.redactor.is_secret(key) for key in self.path):
             return f"{SECRET} ({kind})"
         return (
             f"{quoted(self.redactor.redact_text(value))} (text)"

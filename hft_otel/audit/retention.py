@@ -80,7 +80,8 @@ def _kept(folder: Path) -> Iterator[_Kept]:
 def _remove(trail: Path, last: str) -> Iterator[Anchor]:
     """Remove a trail's segments up to that name; nothing where the chain does not know it."""
     entries = [line for line in read_lines(trail / ENTRIES, Entry) if isinstance(line, Entry)]
-    entry = next((each for each in entries if each.first_seq == int(Path(last).stem)), None)
+    first = Path(last).stem
+    entry = next((each for each in entries if first.isdecimal() and each.first_seq == int(first)), None)
     if entry is None:
         return
     stream = trail.name.removesuffix(TRAIL)
