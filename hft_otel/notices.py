@@ -20,7 +20,7 @@ from .outbox import Outbox
 from .redaction import Redactor
 from .worker import Worker
 
-__all__ = ["Notices", "say", "watching"]
+__all__ = ["Notices", "last_words", "say", "watching"]
 
 _PERIOD = 1.0
 _REPEAT = 30.0
@@ -48,17 +48,31 @@ def say(message: str) -> None:
         if descriptor is None:
             stream.write(f"{line}\n")
             stream.flush()
-        elif select.select((), (descriptor,), (), 0.2)[1]:
+        elif _takes(descriptor):
             # Past the stream's buffer, whose lock a signal handler may not take twice and a blocked writer keeps.
             os.write(descriptor, line.encode(errors="backslashreplace")[:_LONGEST] + b"\n")
     except Exception:  # noqa: BLE001  (closed, gone, or replaced by who knows what: there is nobody left to tell)
         return
 
 
+def _takes(descriptor: int) -> bool:
+    """Wait for at most a fifth of a second until a write does not block; by `poll`: `select` ends at descriptor 1023."""
+    watched = select.poll()
+    watched.register(descriptor, select.POLLOUT)
+    return bool(watched.poll(200))
+
+
 def _descriptor(stream: TextIO | None) -> int | None:
     """Return the descriptor of the process's own stderr; None for what has been put in its place."""
     own = sys.__stderr__
     return own.fileno() if own is not None and stream is own else None
+
+
+def last_words(report: FlushReport, timeout: float, then: str) -> str:
+    """Return what a process says that ends before all is delivered; `then` is what becomes of the rest."""
+    left = [f"{sums.destination} {sums.type} {sums.pending}" for sums in report.destinations if sums.pending]
+    what = f" ({', '.join(left)})" if left else ""
+    return f"exit after at most {timeout:g} s with records not delivered yet{what}; {then}"
 
 
 class _Lines(NamedTuple):

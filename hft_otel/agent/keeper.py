@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import logging
 import os
-import select
 import threading
 import time
 import weakref
@@ -23,8 +22,8 @@ from functools import partial
 from ..config import AgentConfig
 from ..lanes.intake import Intake, Pipeline
 from ..ledger import FlushReport
-from ..notices import Notices, say
-from . import spawn
+from ..notices import Notices, last_words, say
+from . import spawn, wire
 from .remote import AgentRouter
 from .service import Service
 from .status import STALE, read
@@ -44,7 +43,9 @@ _CLOSING = 0.5
 _MARGIN = 0.1
 """Seconds by which the agent is to answer before the caller's time is up, so that its sums still arrive."""
 _RETRY = 1.0
-"""Seconds between two tries to make journal segments, where the last one failed."""
+"""Seconds between two tries to make journal segments, where the last one failed; and after an error of the keeper's."""
+_ERRORS = 10
+"""Errors in a row after which the thread takes over: nobody would see that the agent works, nor pass on flushes."""
 
 
 @dataclass(slots=True)
@@ -155,7 +156,7 @@ class Keeper:
             if (stand_in := self.stand_in) is not None:
                 stand_in.stop(_CLOSING)
         elif self._is_in_doubt():
-            say(self._last_words(report, timeout))
+            say(last_words(report, timeout, self._who_goes_on()))
 
     def _is_in_doubt(self) -> bool:
         lanes = self._intake.lanes
@@ -167,17 +168,12 @@ class Keeper:
         losing = (part.problem or part.dropped for part in said.destinations)
         return time.time() - said.written > STALE or bool(said.problems) or any(losing)
 
-    def _last_words(self, report: FlushReport, timeout: float) -> str:
-        left = [
-            f"{sums.destination} {sums.type} {sums.pending}" for sums in report.destinations if sums.pending
-        ]
-        what = f" ({', '.join(left)})" if left else ""
-        text = f"exit after at most {timeout:g} s with records not delivered yet{what}; "
+    def _who_goes_on(self) -> str:
         if self.stand_in is not None or not self.pid:
             lanes = self._intake.lanes
-            return f"{text}they wait in {lanes and lanes.stream_folder} for the next start"
+            return f"they wait in {lanes and lanes.stream_folder} for the next start"
         linger = f"at most {self._options.linger:g} s"
-        return f"{text}the agent (pid {self.pid}) goes on for {linger}, what is left then waits for the next start"
+        return f"the agent (pid {self.pid}) goes on for {linger}, what is left then waits for the next start"
 
     def leave(self) -> None:
         """Let go of everything in a forked child, or when the drain is no longer needed; the agent stays."""
@@ -225,12 +221,17 @@ class Keeper:
     # -- the keeper's thread --
 
     def _run(self) -> None:
+        errors = 0
         while not self._left:
             try:
                 self._turn()
+                errors = 0
             except Exception as error:  # noqa: BLE001  (whatever it is, the agent must not be without a keeper)
-                self._mend(f"{type(error).__name__}: {error}")
+                self._mend(problem := f"{type(error).__name__}: {error}")
                 time.sleep(_RETRY)
+                self._alert()  # what had woken it is not done yet
+                if (errors := errors + 1) >= _ERRORS and self.stand_in is None:
+                    self._hand_over(problem)
 
     def _mend(self, problem: str) -> None:
         """Go on after an error, which is said once; the application may have closed our descriptors with all others."""
@@ -239,16 +240,28 @@ class Keeper:
         if problem != self._problem:
             self._problem = problem
             say(f"the agent's keeper goes on after an error: {problem}")
-        if not (_open(self._wake) and _open(self._poke)):
+        if not (spawn.is_open(self._wake) and spawn.is_open(self._poke)):
             self._wake, self._poke = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        if (channel := self._channel) is not None and not _open(channel.fileno()):
+        if (channel := self._channel) is not None and not spawn.is_open(channel.fileno()):
             self._on_gone(channel, Gone("its socket was closed"))
+
+    def _hand_over(self, problem: str) -> None:
+        """End the agent, which holds the lock of the lanes, and have the thread deliver; where that fails, once more later."""
+        with contextlib.suppress(Exception):
+            if self._channel is not None:
+                self._on_gone(self._channel, Gone("its keeper fails"))
+            self._ready = False  # no other agent takes over, so nothing is to say so
+            while self._ending:
+                self._reap()
+                time.sleep(0.02)
+            if self.stand_in is None and not self._left:
+                self._give_up(f"its keeper fails again and again ({problem})")
 
     def _turn(self) -> None:
         self._ensure_agent()
         channel = self._channel
-        watched: list[int | Channel] = [self._wake] if channel is None else [self._wake, channel]
-        heard, _, _ = select.select(watched, (), (), self._pause())
+        speaks = () if channel is None else (channel.fileno(),)
+        heard = wire.readable(self._pause(), self._wake, *speaks)
         if self._wake in heard:
             os.read(self._wake, 4096)
         journal = self._intake.journal
@@ -259,7 +272,7 @@ class Keeper:
             self._troubled = bool(problem)
             self._notices.look()
         if channel is not None:
-            self._talk(channel, hears=channel in heard)
+            self._talk(channel, hears=not heard.isdisjoint(speaks))
         self._reap()
 
     def _pause(self) -> float | None:
@@ -334,19 +347,15 @@ class Keeper:
         channel.close()
         self._channel = None
         self._ending.append((self.pid, time.monotonic() + _PATIENCE))
-        if not isinstance(error, Gone):
+        if not isinstance(error, OSError):  # Gone, or the application has closed the socket
             say(f"the agent (pid {self.pid}) says what is not understood: {error}; it is ended")
         self._start_at = float("inf")  # until it has ended: `_reap`
 
     def _reap(self) -> None:
         for pid, deadline in list(self._ending):
-            how = spawn.ended(pid)
-            if how:
+            if how := spawn.ended(pid, deadline):
                 self._ending.remove((pid, deadline))
                 self._failed(how)
-            elif time.monotonic() > deadline:
-                with contextlib.suppress(OSError):
-                    os.kill(pid, 9)
 
     def _failed(self, how: str) -> None:
         """Plan the next start; where the agent never worked, give up after some."""
@@ -368,23 +377,15 @@ class Keeper:
 
     def _give_up(self, why: str) -> None:
         """Have a thread of this process deliver what the lanes hold and what comes."""
-        say(f"no agent: {why}; a thread of this process delivers instead")
         if self._channel is not None:
             self._channel.close()
             self._channel = None
         stand_in = self._take_over()
+        say(f"no agent: {why}; a thread of this process delivers instead")
         for serve in list(self._served):
             stand_in.serve(serve)
         stand_in.start()
         self.stand_in = stand_in
-
-
-def _open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
 
 
 _keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()

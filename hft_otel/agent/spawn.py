@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from ..config import AgentConfig
 from .wire import Channel
 
-__all__ = ["CannotStart", "Started", "crowded", "ended", "exported", "start"]
+__all__ = ["CannotStart", "Started", "crowded", "ended", "exported", "is_open", "start"]
 
 _PROGRAM = Path(__file__).with_name("__main__.py")
 _NEEDED = ("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV")
@@ -80,16 +84,28 @@ def exported() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not _needed(key)}
 
 
-def ended(pid: int) -> str:
-    """Say how the agent ended; empty while it runs. Leaves no zombie."""
+def ended(pid: int, deadline: float = math.inf) -> str:
+    """Say how the agent ended; empty while it runs, which is not for long after the deadline. Leaves no zombie."""
     try:
         found, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:  # somebody else has waited for it
         return "it ended"
     if not found:
+        if time.monotonic() > deadline:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         return ""
     code = os.waitstatus_to_exitcode(status)
     return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+
+
+def is_open(descriptor: int) -> bool:
+    """Say whether there is such a descriptor."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _needed(key: str) -> bool:
@@ -98,8 +114,4 @@ def _needed(key: str) -> bool:
 
 def _inherited(descriptor: int) -> int | None:
     """Return what makes the agent print where we do; nowhere, where that is closed."""
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return subprocess.DEVNULL
-    return None
+    return None if is_open(descriptor) else subprocess.DEVNULL

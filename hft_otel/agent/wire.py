@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import select
 import socket
 import threading
@@ -33,6 +34,7 @@ __all__ = [
     "Refused",
     "Serve",
     "Trouble",
+    "readable",
 ]
 
 PROTOCOL = 2
@@ -116,6 +118,19 @@ class Gone(OSError):
     """The other side has ended."""
 
 
+def readable(timeout: float | None, *descriptors: int) -> set[int]:
+    """Return those of which something can be read, or that have ended or are closed, which reading then tells.
+
+    Waits for one at most `timeout` seconds; None means without end. By `poll`, since `select` takes no descriptor
+    above 1023. Raises ValueError for a negative descriptor.
+    """
+    watched = select.poll()
+    for descriptor in descriptors:
+        watched.register(descriptor, select.POLLIN)
+    heard = watched.poll(None if timeout is None else math.ceil(max(timeout, 0) * 1000))
+    return {descriptor for descriptor, _ in heard}
+
+
 class Channel:
     """One end of the pair; any thread may send, one receives."""
 
@@ -127,7 +142,7 @@ class Channel:
         self._sending = threading.Lock()
 
     def fileno(self) -> int:
-        """The descriptor, for `select`."""
+        """The descriptor, for `readable`."""
         return self.connection.fileno()
 
     def send(self, message: Order | Answer) -> None:
@@ -148,7 +163,7 @@ class Channel:
     def receive(self) -> Iterator[Order | Answer]:
         """Yield the messages that have come; raises Gone at the end, msgspec.DecodeError for what is none of ours."""
         ended = False
-        while not ended and select.select((self.connection,), (), (), 0)[0]:
+        while not ended and readable(0, self.fileno()):
             try:
                 data = self.connection.recv(1 << 16)
             except ConnectionError:
@@ -162,7 +177,7 @@ class Channel:
 
     def wait(self, timeout: float) -> bool:
         """Wait until something has come, or the other side has ended; say whether it has."""
-        return bool(select.select((self.connection,), (), (), max(timeout, 0))[0])
+        return bool(readable(timeout, self.fileno()))
 
     def first(self, timeout: float) -> Order | Answer:
         """Wait for a message; raises Gone where none comes."""

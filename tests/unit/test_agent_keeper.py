@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -472,6 +474,100 @@ def test_descriptors_that_the_application_has_closed_are_made_anew(
         second.answer(second.hear(Flush))
         assert result()
     assert len([line for line in said if "after an error" in line]) <= 2
+
+
+def test_errors_that_do_not_end_have_a_thread_take_over(
+    world: World, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RETRY", 0.01)
+    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    agent = world.agent()
+    agent.hear(Serve)
+    agent.channel.send(Ready(agent.process.pid))
+    poll(lambda: world.keeper._ready)
+    in_use = iter([BlockingIOError("in use")])
+    opened: list[bool] = []
+
+    def take_over() -> StandIn:
+        opened.append(spawn.ended(agent.process.pid) == "it ended")
+        for error in in_use:
+            raise error
+        return world.stand_in
+
+    def fail(*watched: object) -> set[int]:
+        raise ValueError("filedescriptor out of range")
+
+    world.keeper._take_over = take_over  # type: ignore[assignment]
+    monkeypatch.setattr(module.wire, "readable", fail)
+    world.keeper._alert()
+    poll(lambda: world.keeper.stand_in is world.stand_in)
+    assert opened == [True, True]  # the agent had let go of the lanes; what failed was tried again
+    assert said == [
+        "the agent's keeper goes on after an error: ValueError: filedescriptor out of range",
+        "no agent: its keeper fails again and again (ValueError: filedescriptor out of range); "
+        "a thread of this process delivers instead",
+    ]
+    assert world.log.force_flush(5).lanes[0].routed == 7
+    agent.process.returncode = 0
+
+
+def test_a_few_errors_are_no_reason_to_give_up(
+    world: World, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RETRY", 0.001)
+    agent = world.agent()
+    agent.hear(Serve)
+    errors = iter([ValueError(str(number)) for number in range(9)])
+    replenished = world.intake.journal.replenish
+
+    def replenish() -> None:
+        for error in errors:
+            raise error
+        replenished()
+
+    monkeypatch.setattr(world.intake.journal, "replenish", replenish)
+    monkeypatch.setattr(world.intake.journal, "left", [1], raising=False)
+    result = in_thread(lambda: world.log.force_flush(10))
+    agent.answer(agent.hear(Flush))
+    assert result()
+    assert world.keeper.stand_in is None
+    assert len(said) == 9
+
+
+CROWDED = """
+import os, resource, sys
+from pathlib import Path
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard) if hard > 0 else 4096, hard))
+while os.dup(0) < 1100:
+    pass
+from hft_otel import LogConfig, LoggerFactory
+folder = Path(sys.argv[1])
+config = LogConfig.from_dict({"logging": {
+    "environment": "prod", "isolation": "process", "agent": {"nice": 0},
+    "journal": {"folder": str(folder / "journal")}, "lanes": {"folder": str(folder / "lanes")},
+    "backends": {"file": {"enabled": True, "config": {"file_path": str(folder / "out.log")}}},
+    "routing_rules": [{"backends": ["file"]}],
+}})
+log = LoggerFactory.create_logger("x", config)
+log.info("many are open")
+print(bool(log.force_flush(60)))
+"""
+
+
+def test_a_process_with_more_descriptors_than_select_takes_has_an_agent(tmp_path: Path) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if 0 <= hard < 2048:
+        pytest.skip(f"this machine lets a process open {hard} files at most")
+    done = subprocess.run(
+        [sys.executable, "-c", CROWDED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
+    assert "many are open" in (tmp_path / "out.log").read_text()
 
 
 def test_the_end_of_a_process_is_told() -> None:

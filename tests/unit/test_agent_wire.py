@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
+import os
+import resource
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
@@ -16,7 +20,7 @@ from hypothesis import strategies as st
 
 from hft_otel import config as config_module
 from hft_otel.agent.packing import CannotPack, pack_config, unpack_config
-from hft_otel.agent.wire import Channel, Flush, Flushed, Gone, Hello, Ready, Serve
+from hft_otel.agent.wire import Channel, Flush, Flushed, Gone, Hello, Ready, Serve, readable
 from hft_otel.config import (
     BACKEND_KINDS,
     AgentConfig,
@@ -231,3 +235,35 @@ def test_what_is_no_message_is_an_error(ends: tuple[Channel, Channel], junk: byt
 def test_silence_ends_the_wait_for_a_first_message(ends: tuple[Channel, Channel]) -> None:
     with pytest.raises(Gone, match="nothing was said"):
         ends[1].first(0.05)
+
+
+def test_what_is_closed_counts_as_readable_so_that_reading_finds_out(ends: tuple[Channel, Channel]) -> None:
+    left, right = ends
+    number = os.dup(left.fileno())
+    assert readable(0, number) == set()
+    os.close(number)
+    assert readable(None, number, right.fileno()) == {number}
+    left.close()
+    assert readable(None, right.fileno()) == {right.fileno()}
+
+
+def test_a_wait_is_never_shorter_than_asked_for(ends: tuple[Channel, Channel]) -> None:
+    started = time.monotonic()
+    assert readable(0.0101, ends[0].fileno()) == set()
+    assert time.monotonic() - started >= 0.0101
+    assert readable(-1, ends[0].fileno()) == set()  # at once
+
+
+def test_descriptors_beyond_the_reach_of_select_can_be_talked_over() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= hard < 2048:
+        pytest.skip(f"this machine lets a process open {hard} files at most")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if 0 < hard < 4096 else max(soft, 4096), hard))
+    one, other = socket.socketpair()
+    with one, other:
+        high = fcntl.fcntl(other.fileno(), fcntl.F_DUPFD_CLOEXEC, 1100)
+        left, right = Channel(one), Channel(socket.socket(fileno=high))
+        left.send(Ready(5))
+        assert right.first(5) == Ready(5)
+        right.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -189,6 +190,19 @@ class TestSay:
     def test_never_raises(self, stand_in: object, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stderr", stand_in)
         say("hello")
+
+    def test_writes_to_a_descriptor_beyond_the_reach_of_select(self) -> None:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if 0 <= hard < 2048:
+            pytest.skip(f"this machine lets a process open {hard} files at most")
+        script = (
+            "import fcntl, resource, sys; from hft_otel.notices import say;"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (2048, resource.getrlimit(resource.RLIMIT_NOFILE)[1]));"
+            "sys.stderr = sys.__stderr__ = open(fcntl.fcntl(2, fcntl.F_DUPFD, 1100), 'w'); say('far up')"
+        )
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stderr == "hft-otel: far up\n"
 
     def test_gives_up_where_nobody_reads(self) -> None:
         """A full pipe behind stderr would else hold up the exit of the process for ever."""
