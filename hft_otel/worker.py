@@ -1,8 +1,8 @@
 """The worker: drain, decode, redact, route, hand over, account; in a thread of the trading process, or in its agent.
 
 In a trading process it works in slices of about half a millisecond and sleeps between them, so that the caller's thread
-never waits long for the GIL; in an agent it lets records gather, since each round has its price. It waits for a destination only while that destination makes progress; otherwise the record is dropped
-for that destination alone, and counted.
+never waits long for the GIL; in an agent it lets records gather, since each round has its price. It waits for a
+destination only while that makes progress; otherwise the record is dropped for that destination alone, and counted.
 """
 
 from __future__ import annotations

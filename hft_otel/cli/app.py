@@ -160,7 +160,7 @@ def demo(
 @click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON: a list with an object per process.")
 def status(file: Path | None, folder: Path | None, pid: int | None, watch: bool, as_json: bool) -> None:
-    """Show the agents of the trading processes with `isolation: process` on this machine, FILE's or the default's.
+    """Show the agents of the trading processes with `isolation: process` here: those of FILE, else of the default configuration.
 
     Per process: rates, how full its lanes are, lag, what waits, what was dropped. Exit status 1 where an agent is
     missing or silent, a destination has a problem, or something was dropped; with --pid also where there is no such
