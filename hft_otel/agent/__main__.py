@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -29,6 +30,7 @@ def main(descriptor: int) -> int:
         size = int.from_bytes(_read(connection, 4), "big")
         told = json.loads(_read(connection, size))
         _step_back(told["nice"], told["cpus"])
+        _take_descriptors()
         sys.path[:] = told["path"]
         from hft_otel.agent.run import run
 
@@ -47,6 +49,13 @@ def _step_back(nice: int, cpus: list[int]) -> None:
             os.sched_setaffinity(0, cpus)
     except (OSError, ValueError) as error:
         print(f"hft-otel: the agent runs where the trading process does: {error}", file=sys.stderr)  # noqa: T201
+
+
+def _take_descriptors() -> None:
+    """Open as many files as the system lets us: streams of dead processes that wait, each with its segments, add up."""
+    with suppress(OSError, ValueError):
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _read(connection: socket.socket, size: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -84,6 +85,24 @@ def test_one_that_says_nothing_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(module, "_FIRST", 0.05)
     assert module.run(ends[1]) == 0
+
+
+def test_the_agent_may_open_as_many_files_as_the_system_lets_it() -> None:
+    """Whatever the trading process may open."""
+    ours = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert ours[1] > 1000 or ours[1] < 0
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1000, ours[1]))
+    try:
+        started = spawn.start(AgentConfig())
+        try:
+            most = (ours[1], ours[1])
+            poll(lambda: resource.prlimit(started.pid, resource.RLIMIT_NOFILE) == most)
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (1000, ours[1])
+        finally:
+            started.channel.close()
+            poll(lambda: spawn.ended(started.pid))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, ours)
 
 
 @pytest.mark.parametrize("what", ["frozen", "nameless", "packed"])
