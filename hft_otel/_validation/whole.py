@@ -152,9 +152,16 @@ def _need_url(backend: BackendConfig, key: str, place: Place, *, scheme: str = "
         raise here.error("is missing, and the backend is enabled", f"set {key}, or enabled: false")
     try:
         url = urlsplit(value if "://" in value else scheme + value)
-        valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port >= 0)
+        host = url.hostname or ""
+        valid = url.scheme in ("http", "https") and bool(host) and (url.port is None or url.port >= 0)
+        valid = valid and not any(map(str.isspace, host))
     except ValueError:  # a port that is none
         valid = False
+    if not valid and "@" in value:  # where a password ends cannot be told of what is no URL
+        raise here.error(
+            "expected a URL, found text that may hold a password",
+            "write http:// or https://, user:password@ with %2F for a /, a host, and what follows it",
+        )
     if not valid:
         raise here.wrong("a URL", value, "write http:// or https://, a host, and what follows it")
 
@@ -197,6 +204,16 @@ def _need_elasticsearch(backend: BackendConfig, place: Place) -> None:
         _need_url(backend, "endpoint", place)
 
 
+def _need_prometheus(backend: BackendConfig, place: Place) -> None:
+    if not isinstance(backend, PrometheusConfig) or not backend.push_gateway:
+        return
+    _need_url(backend, "push_gateway", place, scheme="http://")
+    if not backend.job_name.strip():
+        raise (place / "config" / "job_name").error(
+            "is empty", "name the job: a Pushgateway takes none without"
+        )
+
+
 def _need_class(backend: BackendConfig, place: Place) -> None:
     path = backend.class_path if isinstance(backend, CustomConfig) else ""
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*", path):
@@ -208,6 +225,7 @@ _NEEDS: dict[type[BackendConfig], Callable[[BackendConfig, Place], None]] = {
     ElasticsearchConfig: _need_elasticsearch,
     FileConfig: _need_file,
     OtlpConfig: _need_otlp,
+    PrometheusConfig: _need_prometheus,
     SlackConfig: lambda backend, place: _need_url(backend, "webhook_url", place),
     WebhookConfig: lambda backend, place: _need_url(backend, "url", place),
 }
