@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from os import PathLike
 from typing import Annotated, Any, ClassVar, Protocol
 
@@ -11,6 +12,7 @@ from msgspec import Meta
 
 from .._guarded import Guarded
 from .backends import BackendConfig
+from .errors import ConfigError
 from .fields import CallSites, Level, OneOf
 from .parts import AgentConfig, ComponentConfig, InstrumentConfig, JournalConfig, LanesConfig, StdlibConfig
 
@@ -47,9 +49,20 @@ PRODUCTION_ROUTING_RULES: list[dict[str, Any]] = [
 ]
 
 
+def _expect(kind: type[Any], value: Any, where: str) -> None:
+    """Raise ConfigError unless the value, handed in from Python, can stand there."""
+    if isinstance(value, Mapping if kind is dict else kind):
+        return
+    wanted, cure = "a mapping", "hand in a dict"
+    if kind is not dict:
+        wanted, cure = kind.__name__, f"hand in {kind.__name__}(...), or use LogConfig.from_dict"
+    found = f"found a value of type {type(value).__name__}"
+    raise ConfigError(f"expected {wanted}, {found}", path=f"logging.{where}", cure=cure)
+
+
 @dataclass(repr=False)
 class LogConfig(Guarded):
-    """Complete logging configuration."""
+    """Complete logging configuration; None for a field means its default."""
 
     environment: str = "dev"
     backends: dict[str, BackendConfig] = field(default_factory=dict)
@@ -78,6 +91,16 @@ class LogConfig(Guarded):
     loader: ClassVar[ConfigLoader]
     """What reads files for the methods below: _yaml.py, which stands above this module and sets itself here."""
 
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            kind: Any = entry.default_factory
+            if getattr(self, entry.name) is None and entry.default is not None:
+                setattr(self, entry.name, entry.default if kind is MISSING else kind())
+            elif isinstance(kind, type) and kind is not list:  # lists, and what is inside, validation sees
+                _expect(kind, getattr(self, entry.name), entry.name)
+        for name, component in self.components.items():
+            _expect(ComponentConfig, component, f"components.{name}")
+
     @property
     def effective_isolation(self) -> str:
         """What `isolation` says; where it says nothing, a thread in development and a process elsewhere."""
@@ -90,7 +113,13 @@ class LogConfig(Guarded):
         `${VAR}` and `${VAR:-default}` are replaced from the environment, and standard OTEL_* variables fill what the
         file leaves open.
         """
-        return cls.loader.load_file(yaml_file)
+        path = os.fspath(yaml_file) if isinstance(yaml_file, PathLike) else yaml_file
+        if not isinstance(path, str):
+            raise ConfigError(
+                f"the path of a YAML file is expected, found {path!r}",
+                cure="give it as text or as a Path; if an environment variable names it, set that",
+            )
+        return cls.loader.load_file(path)
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any], source: str = "<dict>") -> LogConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -315,7 +316,6 @@ class Strange(BackendConfig):
     ("config", "path", "cause"),
     [
         (LogConfig(environment=5), "environment", "expected text"),  # type: ignore[arg-type]
-        (LogConfig(backends=[]), "backends", "expected a mapping"),  # type: ignore[arg-type]
         (LogConfig(backends={"file": {"file_path": "x"}}), "backends.file", "expected a BackendConfig"),  # type: ignore[dict-item]
         (LogConfig(backends={"x": BackendConfig()}), "backends.x", "unknown backend"),
         (LogConfig(backends={"x": CustomConfig()}), "backends.x.class", "expected a class"),
@@ -353,6 +353,50 @@ def test_a_configuration_made_in_python_is_checked_as_well(config: LogConfig, pa
     with pytest.raises(ConfigError) as caught:
         validate(config)
     assert str(caught.value).startswith("f.yaml: logging.")
+
+
+def test_none_for_a_field_is_its_default() -> None:
+    given = LogConfig(**{entry.name: None for entry in fields(LogConfig)})
+    assert given == LogConfig()
+    assert given.backends is not LogConfig().backends
+    assert validate(given) == validate(LogConfig())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "cause"),
+    [
+        ("backends", [], "expected a mapping, found a value of type list"),
+        ("global_context", "desk", "expected a mapping, found a value of type str"),
+        ("instruments", 5, "expected a mapping, found a value of type int"),
+        ("components", True, "expected a mapping, found a value of type bool"),
+        ("journal", {"segment_kb": 512}, "expected JournalConfig, found a value of type dict"),
+        ("lanes", 5, "expected LanesConfig"),
+        ("agent", "x", "expected AgentConfig"),
+        ("stdlib", True, "expected StdlibConfig"),
+    ],
+)
+def test_what_cannot_stand_in_a_field_is_refused_when_it_is_handed_in(
+    field: str, value: object, cause: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        LogConfig(**{field: value})  # type: ignore[arg-type]
+    assert caught.value.path == f"logging.{field}"
+    assert cause in caught.value.cause
+    assert caught.value.cure
+
+
+def test_a_component_is_refused_by_its_name_unless_it_is_one() -> None:
+    with pytest.raises(ConfigError) as caught:
+        LogConfig(components={"md": {"min_level": "INFO"}})  # type: ignore[dict-item]
+    assert caught.value.path == "logging.components.md"
+
+
+@pytest.mark.parametrize("path", [None, 5, b"app.yaml", ["app.yaml"]])
+def test_a_path_of_the_wrong_type_is_said_with_its_cure(path: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        LogConfig.from_yaml(path)
+    assert repr(path) in caught.value.cause
+    assert "environment variable" in caught.value.cure
 
 
 def test_a_backend_class_of_the_users_own_is_let_through() -> None:
