@@ -7,6 +7,7 @@ destinations go on, and a restart begins where the slowest one was.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 from .audit.chain import Anchor
 from .audit.exported import Outgoing
@@ -69,6 +70,10 @@ class AuditReader:
         self._via: dict[str, None] = {}
         """The backends behind the Collector that want events; in the order in which they were met."""
         self._is_kept = True
+        self._unreadable = self._held_up = ""
+        """What could not be opened in the last turn, and in this one."""
+        self._total = 0
+        """Events in the stream, as counted last."""
         self._settled_before: list[bytes] = []
         """The last event that a reader before us has delivered: who wanted it wants the anchor of it, too."""
 
@@ -82,7 +87,8 @@ class AuditReader:
     @property
     def problem(self) -> str:
         """Why something cannot be kept at the moment; empty while all is."""
-        return self._trail.problem or (self.parking.problem if self.parking is not None else "")
+        parking = self.parking.problem if self.parking is not None else ""
+        return self._trail.problem or parking or self._unreadable
 
     def add(self, outboxes: Iterable[Outbox]) -> None:
         """Feed further outboxes, from the next event on."""
@@ -92,20 +98,30 @@ class AuditReader:
 
     def turn(self) -> int:
         """Read what is new, feed whoever has space, retire what is settled; return how many events moved."""
-        moved = self._count_new()
+        self._held_up = ""
+        moved = self._try(self._count_new)
         for feed in self._feeds.values():
-            moved += self._serve(feed)
-            self._advance(feed)
+            moved += self._try(self._serve, feed)
+            self._try(self._advance, feed)
         self._fresh.clear()
-        self._retire_settled()
+        self._try(self._retire_settled)
+        self._unreadable = self._held_up
         self._export(self._trail.due())
         return moved
+
+    def _try(self, step: Callable[..., int | None], *what: Feed) -> int:
+        """Take a step; a segment that cannot be opened holds it up, and is tried again in the next turn."""
+        try:
+            return step(*what) or 0
+        except OSError as error:
+            self._held_up = f"audit events wait, as they cannot be read: {error}"
+            return 0
 
     def note_settled(self) -> None:
         """Note what is settled by now, so that a kill after this brings no repeats of it."""
         for feed in self._feeds.values():
-            self._advance(feed)
-        self._note_settled()
+            self._try(self._advance, feed)
+        self._try(self._note_settled)
 
     def _advance(self, feed: Feed) -> None:
         feed.advance(self.stream, self.parking)
@@ -137,18 +153,25 @@ class AuditReader:
 
     def pending(self) -> int:
         """Events that were written and not yet read."""
-        return self._ahead.count(lambda: self._place)
+        with suppress(OSError):  # as known last, where a segment cannot be opened now
+            pending = self._ahead.count(lambda: self._place)
+            self._total = self._place[2] + pending
+            return pending
+        return max(self._total - self._place[2], 0)
 
     @property
     def settled(self) -> bool:
         """Say whether every event read so far is settled everywhere, and nothing is left to read."""
         census = self._census
-        return (
-            self._is_kept
-            and census.segment.next is None
-            and not census.read_would_find()
-            and all(not feed.marks and self._caught_up(feed) for feed in self._feeds.values())
-        )
+        try:
+            return (
+                self._is_kept
+                and census.segment.next is None
+                and not census.read_would_find()
+                and all(not feed.marks and self._caught_up(feed) for feed in self._feeds.values())
+            )
+        except OSError:  # it cannot be opened now
+            return False
 
     def _count_new(self) -> int:
         moved = 0
@@ -170,12 +193,13 @@ class AuditReader:
 
     def _step(self) -> bool:
         """Go to the next segment, if there is one; say whether there is."""
-        offset = self._census.offset
+        segment, offset = self._census.segment, self._census.offset
+        is_damaged = segment.next is not None and segment.holds_more(offset)  # first: it may raise
         left = self._census.step()
         if left is None:
             return False
         self._trail.seal(left, offset)
-        if left.holds_more(offset):
+        if is_damaged:
             self._lost("unreadable")
         left.set_aside()
         self._place = (self._census.segment, self._census.offset, self._place[2])
@@ -218,11 +242,13 @@ class AuditReader:
     def _at_dead_end(self) -> bool:
         """Say whether nothing comes behind the census, nor ever will."""
         segment = self._census.segment
-        return (
-            segment.next is None
-            and segment.committed() == segment.size
-            and not self._census.read_would_find()
-        )
+        with suppress(OSError):  # it cannot be opened now
+            return (
+                segment.next is None
+                and segment.committed() == segment.size
+                and not self._census.read_would_find()
+            )
+        return False
 
     def _event(self, body: bytes, seq: int) -> _Event:
         try:
@@ -278,6 +304,7 @@ class AuditReader:
                 break
             done, self._oldest = self._oldest, self._oldest.next
             self._trail.release(self._retire, done)
+            done.set_aside()  # where it has to wait for its copy
             done.next = None  # else a chain of all that ever were would hang on the first one
         self._note_settled()
 
@@ -290,8 +317,8 @@ class AuditReader:
     def _note_settled(self) -> None:
         offset = self._slowest()
         if offset is not None and self._oldest.path is not None and (self._oldest, offset) != self._noted:
-            self._noted = (self._oldest, offset)
             self._oldest.note_settled(offset)
+            self._noted = (self._oldest, offset)
 
 
 def _events_before(start: Cursor) -> Iterator[bytes]:

@@ -71,12 +71,16 @@ class Feed:
         for audit_id in list(self.outbox.refused):
             name, _, number = audit_id.rpartition("-")
             if name == stream:
-                refused[int(number)] = self.outbox.refused.pop(audit_id)
-        found = (each for each in self._unsettled() if each[0] in refused)
-        for seq, body in islice(found, len(refused) if are_kept else 0):
+                refused[int(number)] = self.outbox.refused[audit_id]
+        unsettled = (each for each in self._unsettled() if each[0] in refused)
+        # All of them before any is taken: their files may be impossible to read now, and will be read again then.
+        found = list(islice(unsettled, len(refused) if are_kept else 0))
+        for seq, body in found:
             _, reason, detail = refused[seq]
             identity = f"{stream}-{seq}"
             self._parking.append(Parked(identity, self.outbox.name, reason, detail, time.time_ns(), body))
+        for seq in refused:
+            del self.outbox.refused[f"{stream}-{seq}"]
 
     def _unsettled(self) -> Iterator[tuple[int, bytes]]:
         """Yield the events from the settled place up to the cursor, each with its number."""
@@ -88,8 +92,11 @@ class Feed:
             bodies = probe.read(SLICE, end)
             yield from enumerate(bodies, seq)
             seq += len(bodies)
-            if not bodies and (end is not None or probe.step() is None):
-                return
+            if not bodies:
+                left = probe.step() if end is None else None
+                if left is None:
+                    return
+                left.set_aside()
 
 
 def first_seq(segment: Segment, seq: int) -> int:

@@ -9,19 +9,23 @@ moved to the end, after which a writer that still holds the bound `write` fails 
 
 A segment that is a file can be read by another process, which does not see the position; what it goes by is in its
 header (and in remote.py). Each word of the header has one writing side, so neither needs the other's lock.
+
+A map takes a file descriptor, and there may be any number of full segments that wait on the disk: one that is set aside
+is not mapped, and is mapped again when somebody looks at it. Its map is let go of and not closed, so that whoever is
+reading it at that moment has it until he is done.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 __all__ = [
     "HEADER_SIZE",
@@ -32,6 +36,7 @@ __all__ = [
     "Word",
     "count_frames",
     "frame_length",
+    "is_shortage",
     "is_tag",
     "last_frame",
     "pack_header",
@@ -56,6 +61,9 @@ _WORDS: dict[Word, int] = {"first_seq": 24, "settled": 32, "turn": 40, "followin
 _PREFIX = {0xC4: 2, 0xC5: 3, 0xC6: 5}
 """The tags of MessagePack's `bin`, and how many bytes each takes with the length that follows it."""
 _ZEROS = bytes(64 * 1024)
+_UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+"""Has a map of a file keep no descriptor, where Python can do without: one is for resizing, which nobody does here."""
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
@@ -87,10 +95,11 @@ class Segment:
     `next` is the segment that followed it, set once this one is sealed; `turn` says how many were active before it.
     """
 
-    __slots__ = ("__weakref__", "index", "memory", "next", "path", "size", "turn", "write")
+    __slots__ = ("__weakref__", "_closed", "_map", "index", "next", "path", "size", "turn", "write")
 
     def __init__(self, memory: mmap.mmap, path: Path | None = None, index: int = 0) -> None:
-        self.memory = memory
+        self._map: mmap.mmap | None = memory
+        self._closed = False
         self.size = len(memory)
         self.path = path
         self.index = index
@@ -115,7 +124,7 @@ class Segment:
         descriptor = os.open(unready, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(descriptor, 0, size)
-            segment = cls(mmap.mmap(descriptor, size), path, index)
+            segment = cls(mmap.mmap(descriptor, size, **_UNTRACKED), path, index)
             segment.zero(size)  # touches the pages, so that no caller pays for them
             segment.write_header(Header(index))
             unready.rename(path)
@@ -129,13 +138,32 @@ class Segment:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Map an existing file for reading what a past process wrote; raises BadSegment or OSError."""
-        with path.open("r+b") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size <= HEADER_SIZE:
-                raise BadSegment(f"{path} is shorter than a header")
-            segment = cls(mmap.mmap(file.fileno(), size), path)
+        segment = cls(_map_file(path), path)
         segment.index = segment.read_header().number
         return segment
+
+    @property
+    def memory(self) -> mmap.mmap:
+        """The map, made again where the segment was set aside.
+
+        Raises OSError where that cannot be done now, and ValueError where the segment was closed.
+        """
+        memory = self._map
+        return self._map_again() if memory is None else memory
+
+    def _map_again(self) -> mmap.mmap:
+        if self._closed or self.path is None:
+            raise ValueError("the segment is closed")
+        try:
+            memory = _map_file(self.path)
+        except BadSegment as error:
+            raise OSError(str(error)) from error
+        if len(memory) < self.size:
+            raise OSError(f"{self.path} was cut short while it was waiting")
+        memory.seek(self.size)
+        # Two threads may come here at once: they have two maps of the same pages, and one of them stays.
+        self._map = memory
+        return memory
 
     def read_header(self) -> Header:
         """Return the header; raises BadSegment where it is not one of ours."""
@@ -191,11 +219,14 @@ class Segment:
 
     def seal(self) -> None:
         """Let no caller write any more."""
-        self.memory.seek(self.size)
+        memory = self._map
+        if memory is not None:  # else it is
+            memory.seek(self.size)
 
     def committed(self) -> int:
         """Return the offset up to which frames may be read; exact once `next` is set, and while callers write."""
-        return self.memory.tell()
+        memory = self._map
+        return self.size if memory is None else memory.tell()
 
     def holds_more(self, offset: int) -> bool:
         """Say whether something stands behind the last frame of a segment that was read: it is damaged then."""
@@ -203,10 +234,11 @@ class Segment:
         return rest.count(0) != len(rest)
 
     def set_aside(self) -> None:
-        """Give back the memory of a file's pages until somebody reads them again: what waits there is on the disk."""
-        if self.path is not None:  # elsewhere the pages are all there is
-            with suppress(OSError):  # refused where the process has locked its memory
-                self.memory.madvise(mmap.MADV_DONTNEED)
+        """Unmap a full file until somebody looks at it again: what waits there is on the disk, and takes nothing else."""
+        # Elsewhere, and where somebody has removed the file, the map is all there is.
+        if self._map is not None and self.path is not None and self.path.exists():
+            self.write = _refuse
+            self._map = None
 
     def zero(self, end: int, begin: int = 0) -> None:
         """Clear the memory up to `end`, in pieces that hold the GIL for a few microseconds each."""
@@ -216,7 +248,9 @@ class Segment:
 
     def close(self, *, unlink: bool = False) -> None:
         """Unmap the memory, and remove the file where `unlink` is set."""
-        self.memory.close()
+        memory, self._closed = self._map, True
+        if memory is not None:
+            memory.close()
         if unlink and self.path is not None:
             self.path.unlink(missing_ok=True)
 
@@ -287,6 +321,11 @@ def _length(chunk: bytes, begin: int, end: int) -> int:
     return int.from_bytes(chunk[begin:end], "big")
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Say whether the process or the machine was short of descriptors or memory: what was to be opened is all right."""
+    return isinstance(error, OSError) and error.errno in _SHORTAGES
+
+
 def is_tag(byte: int) -> bool:
     """Say whether a frame may begin with this byte."""
     return byte in _PREFIX
@@ -296,6 +335,23 @@ def frame_length(body: bytes) -> int:
     """Return how many bytes the frame takes that a body came in."""
     size = len(body)
     return size + (2 if size < 0x100 else 3 if size < 0x10000 else 5)
+
+
+def _map_file(path: Path) -> mmap.mmap:
+    """Map all of a file; raises BadSegment where it has not even a header, and OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size <= HEADER_SIZE:
+            raise BadSegment(f"{path} is shorter than a header")
+        return mmap.mmap(descriptor, size, **_UNTRACKED)
+    finally:
+        os.close(descriptor)
+
+
+def _refuse(frame: bytes) -> object:
+    """Take no frame: stands where the `write` of a map was that is gone."""
+    raise ValueError("the segment is full")
 
 
 def _locked(write: Callable[[bytes], object]) -> Callable[[bytes], object]:
