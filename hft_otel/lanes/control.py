@@ -47,13 +47,15 @@ class ControlPage:
     @classmethod
     def create(cls, path: Path, pid: int, started_ns: int) -> ControlPage:
         """Make the page in a new file; raises OSError."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        unready = path.with_suffix(".new")  # a kill in here must leave no page that cannot be read
+        descriptor = os.open(unready, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(descriptor, 0, SIZE)
             page = cls(mmap.mmap(descriptor, SIZE))
         finally:
             os.close(descriptor)
         _HEAD.pack_into(page.memory, 0, MAGIC, VERSION, 0, pid, started_ns)
+        unready.rename(path)
         return page
 
     @classmethod

@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 
 from . import streams
 from .control import ControlPage
-from .segment import Segment, unpack_header
+from .segment import BadSegment, Segment, unpack_header
 
 __all__ = ["CONTROL", "SharedLanes", "SharedSupply", "Sizes", "default_folder", "remove_unfinished"]
 
@@ -109,19 +109,33 @@ class SharedLanes:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a kill has left of a stream while it was made, or removed: no control page, and no segment ever used.
+    """Remove what a kill has left of a stream while it was made, or removed: no whole control page, no segment ever used.
 
-    Nothing is done where its process lives. Raises OSError and BadSegment where that cannot be told.
+    Nothing is done where its process, or an agent, lives. Raises OSError and BadSegment where that cannot be told.
     """
-    if (folder / CONTROL).exists() or (lock := streams.try_lock(folder)) is None:
+    if _is_finished(folder) or (locks := streams.locked(folder)) is None:
         return
     try:
-        unused = all(unpack_header(path.read_bytes(), path).turn == 0 for path in folder.glob("*.seg"))
+        # A list: `glob` would take a folder that cannot be opened now for an empty one.
+        segments = [path for path in list(folder.iterdir()) if path.suffix == ".seg"]
+        unused = all(unpack_header(path.read_bytes(), path).turn == 0 for path in segments)
         # It may have been finished, and its process ended, since the first look.
-        if unused and not (folder / CONTROL).exists():
+        if unused and not _is_finished(folder):
             streams.remove(folder)
     finally:
-        os.close(lock)
+        for lock in locks:
+            os.close(lock)
+
+
+def _is_finished(folder: Path) -> bool:
+    """Say whether the control page says where the journal is, as it does before anything is logged; raises OSError."""
+    try:
+        page = ControlPage.load(folder / CONTROL)
+    except (BadSegment, FileNotFoundError):
+        return False
+    noted = bool(page.journals)
+    page.close()
+    return noted
 
 
 class SharedSupply:

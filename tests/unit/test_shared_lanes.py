@@ -450,20 +450,69 @@ def test_what_an_old_version_left_is_read(tmp_path: Path) -> None:
     stream.close(settled=True)
 
 
-def test_lanes_whose_making_a_kill_ended_are_removed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["none", "empty", "zeros", "no journal"])
+def test_lanes_whose_making_a_kill_ended_are_removed(tmp_path: Path, page: str) -> None:
     lanes = SharedLanes(tmp_path, TINY)
-    (lanes.stream_folder / CONTROL).unlink()
+    control = lanes.stream_folder / CONTROL
+    if page == "none":
+        control.rename(control.with_suffix(".new"))
+    elif page != "no journal":  # which is how the lanes alone make it
+        control.write_bytes(b"" if page == "empty" else bytes(4096))
     remove_unfinished(lanes.stream_folder)
     assert lanes.stream_folder.exists()  # its process lives, and may be making it
     lanes.leave()
+    reader = streams.try_lock(lanes.stream_folder, AGENT_LOCK)
+    assert reader is not None
+    remove_unfinished(lanes.stream_folder)
+    assert lanes.stream_folder.exists()  # an agent reads it
+    os.close(reader)
     remove_unfinished(lanes.stream_folder)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_lanes_that_were_used_are_never_taken_for_unfinished(writing: Writing) -> None:
+@pytest.mark.parametrize("page", ["whole", "none", "empty"])
+def test_lanes_that_were_used_are_never_taken_for_unfinished(writing: Writing, page: str) -> None:
     writing.die()
+    control = writing.stream_folder / CONTROL
+    if page == "none":
+        control.unlink()
+    elif page == "empty":
+        control.write_bytes(b"")
     remove_unfinished(writing.stream_folder)
-    assert (writing.stream_folder / CONTROL).exists()
-    (writing.stream_folder / CONTROL).unlink()
-    remove_unfinished(writing.stream_folder)
+    assert control.exists() is (page != "none")
     assert list(writing.stream_folder.glob("*.seg"))
+
+
+@pytest.mark.parametrize("short_of", ["the page", "the folder"])
+def test_without_descriptors_nothing_is_taken_for_unfinished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_of: str
+) -> None:
+    lanes = SharedLanes(tmp_path, TINY)
+    lanes.leave()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(*((ControlPage, "load") if short_of == "the page" else (Path, "iterdir")), fail)
+    with pytest.raises(OSError, match="Too many"):
+        remove_unfinished(lanes.stream_folder)
+    assert (lanes.stream_folder / CONTROL).exists()
+
+
+def test_a_kill_while_the_control_page_is_made_leaves_none_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    real = os.posix_fallocate
+
+    def fallocate(descriptor: int, offset: int, size: int) -> None:
+        seen.append([path.name for path in tmp_path.iterdir()])
+        real(descriptor, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", fallocate)
+    page = ControlPage.create(tmp_path / CONTROL, 7, 9)
+    assert seen == [["control.new"]]
+    assert [path.name for path in tmp_path.iterdir()] == [CONTROL]
+    page.pipelines = 3
+    found = ControlPage.load(tmp_path / CONTROL)
+    assert (found.pid, found.started_ns, found.pipelines) == (7, 9, 3)
