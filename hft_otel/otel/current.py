@@ -33,6 +33,8 @@ _SCOPE_KEY = otel_context.create_key("hft-otel-scope")
 _PACKED_KEY = otel_context.create_key("hft-otel-packed-scope")
 _ENTRY_KEY = otel_context.create_key("hft-otel-scope-entry")
 
+_NOTHING: Mapping[str, Any] = {}
+
 Trace = tuple[bytes, int, int]
 
 
@@ -99,13 +101,13 @@ def current_scope() -> Mapping[str, Any]:
 class UsedScope(ContextDecorator):
     """Makes a scope current inside `with` and `async with`: again and again, nested, and in many tasks at once.
 
-    Entered inside another scope than it was made in, it adds to that one. Left in another task or thread than it was
+    Entered inside another scope than it was made in, it adds to that one only what it added to the first. Left in another task or thread than it was
     entered in, as when somebody else closes an async generator, it changes nothing there.
     """
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
-        self._base = current_context().get(_SCOPE_KEY)
+        self._base = cast("Mapping[str, Any]", current_context().get(_SCOPE_KEY, _NOTHING))
         self._entries: dict[object, Token[Context]] = {}
         """By the mark that each entry leaves in the context, so that an exit finds the entry of its own task."""
 
@@ -113,9 +115,11 @@ class UsedScope(ContextDecorator):
         """Make the scope current, and show its values on the span that is current, if it is being recorded."""
         now = current_context()
         values, packed = self._scope
-        outer = now.get(_SCOPE_KEY)
-        if outer is not self._base and outer:
-            values = {**cast("Mapping[str, Any]", outer), **values}
+        outer = cast("Mapping[str, Any]", now.get(_SCOPE_KEY, _NOTHING))
+        if outer is not self._base:
+            base = self._base
+            own = {key: value for key, value in values.items() if key not in base or base[key] != value}
+            values = {**outer, **own}
             packed = msgspec.Raw(msgspec.msgpack.encode(values))
         with suppress(Exception):  # a span of somebody else's making
             span = trace.get_current_span(now)

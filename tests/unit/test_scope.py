@@ -161,6 +161,20 @@ def test_a_scope_adds_to_the_one_it_is_entered_in(process: Process, log: HFTLogg
     assert picked == {"inside": both, "decorated": both, "outer": {"a": 1, "b": None, "k": "outer"}}
 
 
+def test_a_scope_that_was_made_in_another_leaves_that_one_behind(process: Process, log: HFTLogger) -> None:
+    with log.scoped(request=1, k="first"):
+        scope = log.scoped(desk="a")
+    with scope:
+        log.info("alone")
+    with log.scoped(request=2), scope:
+        log.info("second")
+    found = {record.message: record.context for record in process.records()}
+    assert found == {
+        "alone": {"service": "hft", "k": "global", "desk": "a"},
+        "second": {"service": "hft", "k": "global", "request": 2, "desk": "a"},
+    }
+
+
 def test_a_generator_that_another_task_closes_raises_and_prints_nothing(
     process: Process, log: HFTLogger, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
