@@ -6,7 +6,6 @@ import functools
 import inspect
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import suppress
 from contextvars import ContextVar, Token
 from typing import Any, ParamSpec, TypeVar
 
@@ -69,8 +68,10 @@ class _Timed:
             start, token = found or self._entries.popitem()[1]
         except KeyError:  # left more often than entered
             return
-        with suppress(ValueError):  # the token is of another task
+        try:  # noqa: SIM105 (suppress is several times as slow)
             _INNERMOST.reset(token)
+        except ValueError:  # it is of another task
+            pass
         self._logger.latency(self._operation, (end - start) * 1000, **self._tags)
 
     async def __aenter__(self) -> None:
