@@ -122,7 +122,7 @@ def rule(**options: Any) -> dict[str, Any]:
         (backend("elasticsearch", config={"via": "sdk"}), "backends.elasticsearch.config.via", "through the Collector only", "via: collector"),
         (backend("slack", via="collector"), "backends.slack.config.via", "by this process only", "leave via out"),
         (backend("slack"), "backends.slack.config.webhook_url", "is missing", "set webhook_url, or enabled: false"),
-        (backend("webhook", url="ftp://x"), "backends.webhook.config.url", 'expected a URL, found "ftp://x"', "http://"),
+        (backend("webhook", url="ftp://x"), "backends.webhook.config.url", "expected a URL, found ***", "http://"),
         (backend("webhook", url="http://h:port/"), "backends.webhook.config.url", "expected a URL", "http://"),
         (backend("otlp", endpoint="collector:4318"), "backends.otlp.config.endpoint", "expected a URL", "http://"),
         (backend("otlp", endpoint=""), "backends.otlp.config.endpoint", "is missing", "set endpoint"),
