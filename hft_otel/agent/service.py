@@ -145,9 +145,17 @@ class Service:
         self.start()
 
     def stop(self, timeout: float) -> FlushReport:
-        """Deliver within `timeout` seconds what is there, dead processes' too; leave the rest to the next start."""
+        """Deliver within `timeout` seconds what is there, dead processes' too; leave the rest to the next start.
+
+        That is all, where the trading process has died before it could say how to deliver.
+        """
+        if not self._started:
+            report = self.worker.report()
+            report.complete = not report.pending
+            self.intake.close(remove=False)
+            return report
         deadline = time.monotonic() + timeout
-        while self._started and not self.worker.settled and time.monotonic() < deadline:
+        while not self.worker.settled and time.monotonic() < deadline:
             time.sleep(_TICK)
         self._notices.stop()
         report = self.worker.stop(max(deadline - time.monotonic(), _CLOSING))

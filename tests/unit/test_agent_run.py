@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,12 @@ import pytest
 from hft_otel.agent import run as module
 from hft_otel.agent import spawn
 from hft_otel.agent.remote import AgentRouter, InAgent, obstacle
-from hft_otel.agent.service import Unbuilt
+from hft_otel.agent.service import Service, Unbuilt
 from hft_otel.agent.status import look
 from hft_otel.agent.wire import PROTOCOL, Channel, Hello, Ready, Refused, Serve, Trouble
+from hft_otel.building import Builder
 from hft_otel.config import AgentConfig, ConsoleConfig, CustomConfig, FileConfig, LogConfig
+from hft_otel.lanes import streams
 from hft_otel.lanes.intake import Intake, Sizes
 from hft_otel.lanes.journal import Journal
 from hft_otel.lanes.shared import SharedLanes
@@ -172,23 +175,94 @@ def test_what_could_not_be_built_says_why_whenever_it_is_asked() -> None:
     assert Unbuilt("mine", RuntimeError()).why == "RuntimeError"
 
 
+@dataclass
+class Trader:
+    """The trading process's side, as far as an agent or a thread in its place reads it."""
+
+    lanes: SharedLanes
+    intake: Intake
+    router: AgentRouter
+    logger: HFTLogger
+
+    @classmethod
+    def within(cls, folder: Path) -> Trader:
+        lanes = SharedLanes(folder / "lanes", Sizes(4096, 4, 4, 4))
+        intake = Intake(Journal(folder / "journal", 16 * 1024, 2, lanes), lanes.sizes, lanes)
+        config = LogConfig(
+            backends={"file": FileConfig(file_path=str(folder / "out.log"))},
+            routing_rules=[{"backends": ["file"]}],
+        )
+        router = AgentRouter(config)
+        logger = HFTLogger("x", pipeline=intake.register(router, [], Redactor()), intake=intake)
+        intake.announce(1)
+        return cls(lanes, intake, router, logger)
+
+    def hello(self, pid: int) -> Hello:
+        return Hello(
+            PROTOCOL, pid, str(self.lanes.stream_folder), str(self.intake.journal.stream_folder), 5.0, {}
+        )
+
+    def serve(self) -> Serve:
+        return Serve(0, self.router.packed, {})
+
+    def service(self) -> Service:
+        return Service.open(
+            str(self.lanes.stream_folder), str(self.intake.journal.stream_folder), Builder(Unbuilt)
+        )
+
+    def die(self) -> None:
+        self.intake.journal.close(settled=False)
+        self.lanes.close(remove=False)
+
+
+def test_who_dies_before_saying_how_to_deliver_leaves_its_records_to_the_next_start(tmp_path: Path) -> None:
+    trader = Trader.within(tmp_path)
+    trader.logger.info("waits")
+    trader.logger.audit("waits too")
+    service = trader.service()
+    assert streams.try_lock(trader.lanes.stream_folder, streams.AGENT_LOCK) is None
+    trader.die()
+    service.writer_gone()
+    report = service.stop(1)
+    assert not report.complete
+    assert [sums.pending for sums in report.lanes if sums.lane in ("low", "audit")] == [1, 1]
+    successor = trader.service()  # the locks are free
+    successor.serve(trader.serve())
+    successor.writer_gone()
+    assert successor.stop(10).complete
+    text = (tmp_path / "out.log").read_text()
+    assert "waits" in text and "waits too" in text
+    assert not trader.lanes.stream_folder.exists()
+
+
+def test_an_agent_whose_trading_process_dies_before_saying_how_to_deliver_ends_in_peace(
+    tmp_path: Path,
+) -> None:
+    """What it prints is the trading process's output: no traceback belongs there."""
+    trader = Trader.within(tmp_path)
+    script = (
+        "import sys, msgspec; from hft_otel.agent import spawn, wire; from hft_otel.config import AgentConfig\n"
+        "started = spawn.start(AgentConfig())\n"
+        "started.channel.send(wire.Hello(wire.PROTOCOL, __import__('os').getpid(), *sys.argv[1:], 5.0, {}))"
+    )
+    folders = (str(trader.lanes.stream_folder), str(trader.intake.journal.stream_folder))
+    done = subprocess.run(
+        [sys.executable, "-c", script, *folders], capture_output=True, text=True, timeout=60, check=False
+    )  # returns once the agent has closed its output, too
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert streams.try_lock(trader.lanes.stream_folder, streams.AGENT_LOCK) is not None
+    trader.intake.journal.close(settled=True)
+    trader.lanes.close(remove=True)
+
+
 def test_an_agent_that_is_let_go_ends_and_leaves_what_it_did_not_settle(tmp_path: Path) -> None:
     """A keeper lets go of it where a thread takes over; what is not delivered is then the thread's."""
-    lanes = SharedLanes(tmp_path / "lanes", Sizes(4096, 4, 4, 4))
-    intake = Intake(Journal(tmp_path / "journal", 16 * 1024, 2, lanes), lanes.sizes, lanes)
-    config = LogConfig(
-        backends={"file": FileConfig(file_path=str(tmp_path / "out.log"))},
-        routing_rules=[{"backends": ["file"]}],
-    )
-    router = AgentRouter(config)
-    logger = HFTLogger("x", pipeline=intake.register(router, [], Redactor()), intake=intake)
-    logger.info("delivered")
-    intake.announce(1)
+    trader = Trader.within(tmp_path)
+    trader.logger.info("delivered")
     started = spawn.start(AgentConfig())
     try:
-        stream, journal = str(lanes.stream_folder), str(intake.journal.stream_folder)
-        started.channel.send(Hello(PROTOCOL, os.getpid(), stream, journal, 5.0, {}))
-        started.channel.send(Serve(0, router.packed, {}))
+        started.channel.send(trader.hello(os.getpid()))
+        started.channel.send(trader.serve())
         assert started.channel.first(30) == Ready(started.pid)
         started.channel.send(Trouble("the disk is full; audit events go to /second"))
         poll(lambda: any(seen.status and seen.status.problems for seen in look(tmp_path / "lanes")), 10)
@@ -196,13 +270,13 @@ def test_an_agent_that_is_let_go_ends_and_leaves_what_it_did_not_settle(tmp_path
         assert seen.status and seen.status.problems == ["the disk is full; audit events go to /second"]
         started.channel.send(Trouble(""))
         poll(lambda: all(seen.status and not seen.status.problems for seen in look(tmp_path / "lanes")), 10)
-        intake.publish()  # as a keeper does when it is asked
+        trader.intake.publish()  # as a keeper does when it is asked
         poll(lambda: (tmp_path / "out.log").exists() and "delivered" in (tmp_path / "out.log").read_text())
     finally:
         started.channel.close()
     ways: list[str] = []
     poll(lambda: ways.append(spawn.ended(started.pid)) or ways[-1], 30)
     assert ways[-1] == "exit status 0"
-    assert lanes.stream_folder.exists()  # its process lives
-    intake.journal.close(settled=True)
-    lanes.close(remove=True)
+    assert trader.lanes.stream_folder.exists()  # its process lives
+    trader.intake.journal.close(settled=True)
+    trader.lanes.close(remove=True)
