@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -26,6 +27,10 @@ from .routes import Routes
 from .unpack import Unpacker
 
 __all__ = ["Recovery"]
+
+_RETRY_AFTER = 1.0
+_NAMED = 5
+"""How many damaged files are named."""
 
 
 class _Close(Protocol):
@@ -62,9 +67,13 @@ class Recovery:
         self._left: list[_Left] = []
         self._done: list[LaneSums] = []
         """The sums of those that are read and closed."""
+        self._later: list[tuple[Stream, Pipeline]] = []
+        """What cannot be opened at the moment."""
+        self._later_why, self._later_at = "", 0.0
+        self._damaged: list[str] = []
 
     def __len__(self) -> int:
-        return len(self._left)
+        return len(self._left) + len(self._later)
 
     @property
     def lanes(self) -> list[SharedLaneReader]:
@@ -79,15 +88,30 @@ class Recovery:
             self._resend = partial(self._send_again, folders, journal.stream, pipeline)
 
     def add_journals(self, found: Iterable[Stream], pipeline: Pipeline) -> None:
-        """Read the journals that were found."""
+        """Read the journals that were found; later, where they cannot be opened now."""
         for stream in found:
-            if not stream.segments:
-                stream.close(settled=True)
-                continue
+            try:
+                self._read(stream, pipeline)
+            except OSError as error:
+                self._later.append((stream, pipeline))
+                self._later_why = f"{stream.folder} waits, as it cannot be read: {error}"
+                self._later_at = time.monotonic() + _RETRY_AFTER
+
+    def _read(self, stream: Stream, pipeline: Pipeline) -> None:
+        """Begin to read a journal; raises OSError, before anything is done, where it cannot be opened now."""
+        sums = LaneSums("recovered", LogType.AUDIT.value)
+        if stream.segments:
             offset, seq = stream.start
             start = Cursor(stream.segments[0], offset)
             audits = self._audits(stream.folder, start, seq, stream.retire, pipeline)
             self._left.append(_Left(audits, (), stream.close))
+            sums = audits.sums
+        else:
+            stream.close(settled=True)
+            self._done.append(sums)
+        if stream.damaged:
+            sums.dropped["damaged"] = len(stream.damaged)
+            self._damaged += stream.damaged
 
     def _send_again(self, folders: Sequence[Path], own: str, pipeline: Pipeline) -> None:
         """Have the anchors leave that did not before their processes ended."""
@@ -143,8 +167,12 @@ class Recovery:
 
     @property
     def problem(self) -> str:
-        """Why a trail cannot be kept on at the moment; empty while all are."""
-        return next((left.audits.problem for left in self._left if left.audits.problem), "")
+        """What cannot be read or kept on at the moment, and what could not be read for good; empty while all is well."""
+        held_up = next((left.audits.problem for left in self._left if left.audits.problem), "")
+        damaged = self._damaged[:_NAMED]
+        if more := len(self._damaged) - len(damaged):
+            damaged.append(f"{more} more files are damaged")
+        return "; ".join(filter(None, (held_up, self._later_why, *damaged)))
 
     def anchor(self) -> None:
         """Anchor what is read so far."""
@@ -153,6 +181,8 @@ class Recovery:
 
     def turn(self) -> int:
         """Read on in the journals; return how many events moved."""
+        if self._later and time.monotonic() >= self._later_at:
+            self._try_again()
         moved = sum(left.audits.turn() for left in self._left)
         if self._resend is not None:
             resend, self._resend = self._resend, None
@@ -160,6 +190,11 @@ class Recovery:
                 resend()
         self._outgoing.turn()
         return moved
+
+    def _try_again(self) -> None:
+        later, self._later, self._later_why = self._later, [], ""
+        for stream, pipeline in later:
+            self.add_journals([stream], pipeline)
 
     def settle(self, outboxes: Collection[Outbox]) -> None:
         """Give back what the outboxes have settled, and remove what is settled as a whole."""
@@ -174,6 +209,8 @@ class Recovery:
         """Leave what is not settled to the next start."""
         for left in list(self._left):
             self._end(left)
+        while self._later:
+            self._later.pop()[0].close(settled=False)
 
     def _end(self, left: _Left) -> None:
         self._left.remove(left)

@@ -16,13 +16,15 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from . import streams
-from .segment import HEADER_SIZE, BadSegment, Segment
+from .segment import HEADER_SIZE, BadSegment, Segment, is_shortage
 from .shared import SharedLanes
 
-__all__ = ["STAND_IN", "Journal", "Stream", "abandoned", "segment_name"]
+__all__ = ["STAND_IN", "Journal", "Stream", "abandoned", "segment_files", "segment_name"]
 
 STAND_IN = "audit-"
 """What the names of segments begin with that stand in a process's lanes for files that the journal's disk refuses."""
@@ -64,6 +66,8 @@ class Journal:
         self.supply = _Supply(self._next_for_caller)
         self.left: deque[Segment] | None = deque() if shared else None
         """Where another process reads: segments that are full, to be unmapped here when `replenish` comes to it."""
+        self._mapped: deque[Segment] = deque()
+        """The segments that callers write now, or will; set aside once they are full, however far readers are behind."""
         self._making = (
             threading.RLock()
         )  # new in a forked child, where the inherited one may be held for ever
@@ -116,6 +120,7 @@ class Journal:
                 if segment.path is not None and not segment.path.exists():
                     with contextlib.suppress(ValueError):  # a caller has taken it meanwhile
                         self.supply.remove(segment)
+                        segment.close()
 
     def _next_for_caller(self) -> Segment | None:
         """Return the next segment to whoever cannot wait for `replenish`; None where there is none to be had."""
@@ -130,7 +135,12 @@ class Journal:
             return None
         self._is_making = True
         try:
-            return self._create_file() or self._create_stand_in()
+            while self._mapped and self._mapped[0].is_over:
+                self._mapped.popleft().set_aside()
+            segment = self._create_file() or self._create_stand_in()
+            if segment is not None:
+                self._mapped.append(segment)
+            return segment
         finally:
             self._is_making = False
 
@@ -263,31 +273,58 @@ class _Supply(deque[Segment]):
         return super().popleft()
 
 
+class _Found(NamedTuple):
+    """The segments of a stream that have something in them, those that do not, and what is damaged."""
+
+    segments: list[Segment]
+    unused: list[Segment]
+    damaged: list[str]
+
+
 class Stream:
     """What a dead process left: its segments, linked in order, from the first that has unsettled events.
 
-    `folder` is where they belong, `folders` are those that there are.
+    `folder` is where they belong, `folders` are those that there are. None of the segments is mapped before it is read.
     """
 
     def __init__(self, folder: Path, folders: Sequence[Path], locks: Sequence[int]) -> None:
         self.folder = folder
         self.name = folder.name
-        self.damaged: list[str] = []
         self._folders = folders
         self._locks = locks
-        self.segments: list[Segment] = []
-        for path in sorted(
-            (path for each in folders for path in each.glob("*.seg")), key=lambda path: path.name
-        ):
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The segments; raises OSError where files cannot be opened now, which is to be tried again later."""
+        return self._found.segments
+
+    @property
+    def damaged(self) -> list[str]:
+        """What cannot be read, each a file as a whole or in part; raises as `segments` does."""
+        return self._found.damaged
+
+    @cached_property
+    def _found(self) -> _Found:
+        found = _Found([], [], [])
+        files = (path for folder in self._folders for path in segment_files(folder))
+        for path in sorted(files, key=lambda path: path.name):
             try:
-                self.segments.append(Segment.load(path))
+                segment = Segment.load(path)
             except (BadSegment, OSError) as error:
-                self.damaged.append(str(error))
-        self._unused: list[Segment] = []
-        while self.segments and not self.segments[-1].memory[HEADER_SIZE]:
-            self._unused.append(self.segments.pop())
-        for segment, following in zip(self.segments, self.segments[1:], strict=False):
+                if is_shortage(error):
+                    raise
+                found.damaged.append(str(error))
+                continue
+            found.unused.append(segment)
+            if segment.memory[HEADER_SIZE]:
+                found.segments.extend(found.unused)  # it, and those before it
+                found.unused.clear()
+                if segment.is_cut:
+                    found.damaged.append(f"{path} was cut short")
+            segment.set_aside()
+        for segment, following in zip(found.segments, found.segments[1:], strict=False):
             segment.next = following
+        return found
 
     @property
     def start(self) -> tuple[int, int]:
@@ -303,7 +340,8 @@ class Stream:
 
     def close(self, *, settled: bool) -> None:
         """Remove the stream where all of it is settled, but for files that could not be read; else leave it."""
-        for segment in (*self.segments, *self._unused):
+        found = self.__dict__.get("_found")
+        for segment in (*found.segments, *found.unused) if found is not None else ():
             segment.close(unlink=settled)
         for folder in self._folders if settled else ():
             if self.damaged and any(folder.glob("*.seg")):
@@ -327,3 +365,8 @@ def abandoned(folders: Sequence[Path], own: str) -> Iterator[Stream]:
 def segment_name(number: int) -> str:
     """Return the name of a stream's segment."""
     return f"{number:08d}.seg"
+
+
+def segment_files(folder: Path, prefix: str = "") -> list[Path]:
+    """Return the segments in a folder, in order of their names; raises OSError, which Path.glob may keep to itself."""
+    return sorted(each for each in folder.iterdir() if each.name.startswith(prefix) and each.suffix == ".seg")

@@ -1,7 +1,8 @@
 """The lanes as files: the stream of another process as a whole, with its journal, for the worker that reads it.
 
 Segments, and what makes a frame whole, are in remote_room.py. Nothing in here raises for what stands in the files;
-OSError only where there is no stream at all.
+OSError where there is no stream at all, and where the process is short of descriptors or memory: whatever asks for an
+audit segment then is to try again later.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from . import streams
 from .control import ControlPage, RoomPage
-from .journal import STAND_IN, Stream, abandoned, segment_name
+from .journal import STAND_IN, Stream, abandoned, segment_files, segment_name
 from .remote_room import RemoteRoom, RemoteSegment, Writer
-from .segment import HEADER_SIZE, BadSegment, Segment
+from .segment import HEADER_SIZE, MAX_WORD, BadSegment, Segment, is_shortage
 from .shared import CONTROL
 
 __all__ = ["RemoteAudit", "RemoteIntake", "RemoteJournal"]
@@ -40,8 +41,18 @@ class RemoteAudit(RemoteRoom):
         """Say that there is: the journal grows."""
         return True
 
+    @property
+    def position(self) -> tuple[int, int]:
+        """How far there is something to read; out of reach, where that cannot be known now."""
+        with suppress(OSError):
+            return super().position
+        return MAX_WORD, HEADER_SIZE
+
     def after(self, segment: RemoteSegment) -> Segment | None:
-        """Return the segment that follows, if that can be known; one that cannot be read is left out and counted."""
+        """Return the segment that follows, if that can be known; one that cannot be read is left out and counted.
+
+        Raises OSError where it cannot be opened now: it must neither be left out nor taken for the end.
+        """
         gone = self.writer_gone  # before the look at the files
         number = segment.read_word("following") if segment is not self._nothing else 0
         if segment is self._end or (not number and not gone and segment is not self._nothing):
@@ -89,8 +100,9 @@ class RemoteAudit(RemoteRoom):
     def _newest(self) -> RemoteSegment | None:
         """Return the last of those that one gets to from what is known."""
         found = max(self._known.values(), key=lambda each: each.index, default=None)
-        while found is not None and isinstance(found.next, RemoteSegment):
-            found = found.next
+        while found is not None and isinstance(following := found.next, RemoteSegment):
+            found.set_aside()  # there may be any number of them
+            found = following
         return found
 
 
@@ -122,16 +134,18 @@ class RemoteJournal:
         """Do nothing: the writer does."""
 
     def numbers(self) -> Iterator[int]:
-        """Yield the numbers of all segments that are there and not known to be damaged."""
+        """Yield the numbers of all segments that are there and not known to be damaged; raises OSError as `load` does."""
         for folder, prefix in self._places:
-            with suppress(OSError):
-                for path in folder.glob(f"{prefix}*.seg"):
-                    digits = path.stem.removeprefix(prefix)
-                    if digits.isdecimal() and int(digits) not in self.damaged:
-                        yield int(digits)
+            for path in _files(folder, prefix):
+                digits = path.stem.removeprefix(prefix)
+                if digits.isdecimal() and int(digits) not in self.damaged:
+                    yield int(digits)
 
     def load(self, number: int) -> RemoteSegment | None:
-        """Map a segment; None where it cannot be read, which is counted, or is no longer there."""
+        """Map a segment; None where it cannot be read, which is counted, or is no longer there.
+
+        Raises OSError where the process is short of descriptors or memory.
+        """
         if number in self.damaged:
             return None
         for folder, prefix in self._places:
@@ -141,6 +155,8 @@ class RemoteJournal:
             except FileNotFoundError:
                 continue
             except (BadSegment, OSError, ValueError) as error:
+                if is_shortage(error):
+                    raise
                 self.damaged[number] = str(error)
                 if self.audit is not None:
                     self.audit.lost("damaged")
@@ -190,8 +206,8 @@ class RemoteIntake:
     """What a Worker needs of an Intake, over the stream of another process; one reader at a time.
 
     Takes `agent.lock` of the lanes and of the journal, which is where the control page says unless one is given. Raises
-    BlockingIOError where another reader holds them, and OSError where there is no such stream. `problem` says what could
-    not be read.
+    BlockingIOError where another reader holds them, and OSError where there is no such stream, or the process is short of
+    descriptors or memory. `problem` says what could not be read.
     """
 
     def __init__(self, stream_folder: Path, journal_folder: Path | None = None) -> None:
@@ -201,14 +217,16 @@ class RemoteIntake:
         self._problems: list[str] = []
         self._unreadable: dict[str, int] = {}
         self._locks = [_agent_lock(stream_folder)]
-        self.control = self._load_control()
-        self.journal = RemoteJournal(self._noted_journals(journal_folder), stream_folder)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._let_go)
+            self.control = self._load_control()
+            self.journal = RemoteJournal(self._noted_journals(journal_folder), stream_folder)
+            undo.callback(self.journal.let_go)
             self.journal.hold()
-        except OSError:
-            self.journal.let_go()
-            os.close(self._locks.pop())
-            raise
+            self._open_rooms()
+            undo.pop_all()
+
+    def _open_rooms(self) -> None:
         self.high, self.metric, self.low = (
             RemoteRoom(name, self.control.rooms[name], self._writer, self._load(name)) for name in _TEXT_ROOMS
         )
@@ -261,14 +279,18 @@ class RemoteIntake:
             for folder in {self.stream_folder, *self.journal.stream_folders}:
                 streams.remove(folder)
         self.journal.let_go()
-        for lock in self._locks:
-            os.close(lock)
-        self._locks.clear()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        while self._locks:
+            os.close(self._locks.pop())
 
     def _load_control(self) -> ControlPage:
         try:
             return ControlPage.load(self.stream_folder / CONTROL)
         except (BadSegment, OSError, ValueError) as error:
+            if is_shortage(error):
+                raise
             self._problems.append(str(error))
             return ControlPage.blank()
 
@@ -281,11 +303,13 @@ class RemoteIntake:
     def _load(self, room: str) -> list[RemoteSegment]:
         """Map a room's segments; leave out, and count, those that cannot be read."""
         found: list[RemoteSegment] = []
-        for path in sorted(self.stream_folder.glob(f"{room}-*.seg")):
+        for path in _files(self.stream_folder, f"{room}-"):
             try:
                 found.append(RemoteSegment.load(path))
                 problem = f"{path} was cut short" if found[-1].is_cut else ""
             except (BadSegment, OSError, ValueError) as error:
+                if is_shortage(error):
+                    raise
                 problem = str(error)
             if problem:
                 self._problems.append(problem)
@@ -294,6 +318,16 @@ class RemoteIntake:
 
 
 _TEXT_ROOMS = ("high", "metric", "low")
+
+
+def _files(folder: Path, prefix: str) -> list[Path]:
+    """Return the segments in a folder; none where it cannot be read, but raises OSError where that may be so only now."""
+    try:
+        return segment_files(folder, prefix)
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        return []
 
 
 def _agent_lock(folder: Path) -> int:

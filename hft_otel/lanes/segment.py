@@ -223,6 +223,11 @@ class Segment:
         if memory is not None:  # else it is
             memory.seek(self.size)
 
+    @property
+    def is_over(self) -> bool:
+        """Say whether it is full, or was closed: its writer has no more use for the map."""
+        return self.next is not None or self._closed
+
     def committed(self) -> int:
         """Return the offset up to which frames may be read; exact once `next` is set, and while callers write."""
         memory = self._map
