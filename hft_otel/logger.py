@@ -12,7 +12,6 @@ import math
 import pickle
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from time import time_ns
 from typing import Any, NamedTuple, Self
 
@@ -40,7 +39,7 @@ from .lanes.intake import Intake, Pipeline, Router, process_intake
 from .lanes.room import ClosedRoom, Room
 from .ledger import FlushReport
 from .listeners import Watched
-from .otel.current import Scope, Trace, current_context, current_scope, scope_of, trace_of, use_scope
+from .otel.current import Scope, Trace, UsedScope, current_context, current_scope, scope_of, trace_of
 from .redaction import Redactor
 from .standard import NEVER, StandardLogger
 from .taken import taken
@@ -172,12 +171,12 @@ class HFTLogger(HFTLoggerInterface, StandardLogger):
         child._enlist()
         return child
 
-    def scoped(self, /, **context: Any) -> AbstractContextManager[None]:
+    def scoped(self, /, **context: Any) -> UsedScope:
         """Add context to every call of this task and of the tasks it starts, until exit; threads: docs/stdlib.md."""
         values = dict(
             self._pipeline.redactor.redact(plain_context({**current_scope(), **context}, _LIMITS[1]))
         )
-        return use_scope(Scope(values, msgspec.Raw(encode(values))))
+        return UsedScope(Scope(values, msgspec.Raw(encode(values))))
 
     async def flush(self, timeout: float | None = None) -> FlushReport:
         """Wait, without blocking the event loop, until what was logged so far is delivered; see `force_flush`."""

@@ -26,7 +26,6 @@ __all__ = [
     "current_scope",
     "scope_of",
     "trace_of",
-    "use_scope",
 ]
 
 _SCOPE_KEY = otel_context.create_key("hft-otel-scope")
@@ -101,8 +100,8 @@ def current_scope() -> Mapping[str, Any]:
 class UsedScope(ContextDecorator):
     """Makes a scope current inside `with` and `async with`: again and again, nested, and in many tasks at once.
 
-    Entered inside another scope than it was made in, it adds to that one only what it added to the first. Left in another task or thread than it was
-    entered in, as when somebody else closes an async generator, it changes nothing there.
+    Entered inside another scope than it was made in, it adds to that one only what it added to the first. Left in
+    another task or thread than it was entered in, as when somebody else closes an async generator, it changes nothing there.
     """
 
     def __init__(self, scope: Scope) -> None:
@@ -147,11 +146,6 @@ class UsedScope(ContextDecorator):
 
     async def __aexit__(self, *_: object) -> None:
         self.__exit__()
-
-
-def use_scope(scope: Scope) -> UsedScope:
-    """Return what makes the scope current while it is entered."""
-    return UsedScope(scope)
 
 
 def _was_reset(token: Token[Context]) -> bool:
