@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from ..building import Builder
+from ..lanes import streams
 from ..ledger import FlushReport
 from ..notices import say
 from .service import Service, Unbuilt
@@ -93,7 +94,22 @@ class Agent:
         return self._finish()
 
     def _trader_lives(self) -> bool:
-        return os.getppid() == self._hello.pid
+        """Say so of the program that we work for: `os.execv` puts another one in its place, with the same number."""
+        return os.getppid() == self._hello.pid and (self._channel is not None or not self._is_replaced())
+
+    def _is_replaced(self) -> bool:
+        """Say whether the trading process has given up the lock, and maps its lanes no more.
+
+        One that has closed all its descriptors, as some do that become a daemon, still maps them, and writes there.
+        """
+        stream = Path(self._hello.stream)
+        try:
+            if (lock := streams.try_lock(stream)) is None:
+                return False
+            os.close(lock)
+            return stream.name not in Path(f"/proc/{self._hello.pid}/maps").read_text(errors="replace")
+        except OSError:
+            return False
 
     def _on_sigterm(self, number: int, frame: object) -> None:
         """Go once the trading process has ended, too: a service manager ends both at the same time."""
@@ -116,8 +132,8 @@ class Agent:
                         target=self._flush, args=(channel, message), name=name, daemon=True
                     ).start()
         except Gone:
-            self._await_end()
             self._channel = None
+            self._await_end()
 
     def _await_end(self) -> None:
         """Wait a moment: the socket of a process that ends is closed just before the process is gone."""

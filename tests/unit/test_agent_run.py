@@ -255,6 +255,58 @@ def test_an_agent_whose_trading_process_dies_before_saying_how_to_deliver_ends_i
     trader.lanes.close(remove=True)
 
 
+TRADER = """
+import os, sys, time
+from pathlib import Path
+from hft_otel import LogConfig, LoggerFactory
+folder = Path(sys.argv[1])
+config = LogConfig.from_dict({"logging": {
+    "environment": "prod", "isolation": "process", "agent": {"nice": 0},
+    "journal": {"folder": str(folder / "journal")}, "lanes": {"folder": str(folder / "lanes")},
+    "backends": {"file": {"enabled": True, "config": {"file_path": str(folder / "out.log")}}},
+    "routing_rules": [{"backends": ["file"]}],
+}})
+log = LoggerFactory.create_logger("x", config)
+"""
+
+RESTARTS_ITSELF = """
+assert log.force_flush(60)
+log.info("first"); log.audit("second")
+os.execv(sys.executable, [sys.executable, "-c", "print('restarted', flush=True); input()"])
+"""
+
+CLOSES_ALL = """
+log.info("first")
+assert log.force_flush(60)
+os.closerange(3, 1024)
+log.info("second")
+print(bool(log.force_flush(60)), len(list((folder / "lanes").iterdir())), flush=True)
+"""
+
+
+def test_a_program_that_restarts_itself_has_ended_for_its_agent(tmp_path: Path) -> None:
+    """It keeps its number, and its agent as a child; the next agent looks for what is left when it starts only."""
+    command = [sys.executable, "-c", TRADER + RESTARTS_ITSELF, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as trader:
+        assert trader.stdin and trader.stdout
+        assert trader.stdout.readline() == "restarted\n"
+        for place in ("lanes", "journal"):
+            poll(lambda place=place: not list(streams.others(tmp_path / place)))  # type: ignore[misc]
+        text = (tmp_path / "out.log").read_text()
+        assert text.count("first") == text.count("second") == 1
+        assert trader.poll() is None
+        trader.stdin.write("\n")
+    assert trader.returncode == 0
+
+
+def test_a_program_that_closes_all_descriptors_goes_on(tmp_path: Path) -> None:
+    """The lock of its lanes is free then, too."""
+    command = [sys.executable, "-c", TRADER + CLOSES_ALL, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "True 1\n"), done.stderr
+    assert "second" in (tmp_path / "out.log").read_text()
+
+
 def test_an_agent_that_is_let_go_ends_and_leaves_what_it_did_not_settle(tmp_path: Path) -> None:
     """A keeper lets go of it where a thread takes over; what is not delivered is then the thread's."""
     trader = Trader.within(tmp_path)
