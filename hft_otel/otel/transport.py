@@ -33,6 +33,9 @@ __all__ = ["Checked", "Foreign", "OtlpOptions", "Outcome", "Sender", "Verdict", 
 CONTENT_STATUSES = frozenset({400, 413, 422})
 """HTTP statuses that may be about one record of the batch; any other failure is about the server or the way to it."""
 
+_NOT_TAKEN = frozenset({"http_404", "http_405", "http_501", "grpc_unimplemented"})
+"""Reasons of an endpoint that does not take the signal, or is not the right one: retried, but no retry is the cure."""
+
 _CONTENT_CODES = frozenset({"INVALID_ARGUMENT"})
 _TOO_LARGE = "larger than max"  # grpc's own words, with the code RESOURCE_EXHAUSTED
 _SIGNAL_PATHS = {"logs": "v1/logs", "traces": "v1/traces", "metrics": "v1/metrics"}
@@ -256,9 +259,18 @@ def http_outcome(signal: str, status: int, headers: Mapping[str, str], body: byt
             f"HTTP {status}: redirected to {headers.get('Location', '?')}; use the final address as endpoint"
         )
     reason = f"http_{status}"
+    detail += _cure(signal, reason)
     if status in CONTENT_STATUSES:
         return Outcome(Verdict.REFUSED, reason, detail)
     return Outcome(Verdict.RETRY, reason, detail, retry_after(headers.get("Retry-After")))
+
+
+def _cure(signal: str, reason: str) -> str:
+    """Return what is to be done where a signal is not taken; else nothing."""
+    if reason not in _NOT_TAKEN:
+        return ""
+    lists = "`signals`" if signal == "metrics" else "`signals`, or of `audits`"
+    return f"; if the endpoint is right, it takes no {signal}: leave them out of {lists}"
 
 
 def retry_after(header: str | None) -> float | None:
@@ -362,19 +374,19 @@ class _CheckedStub:
         try:
             response = self._stub.Export(request=request, metadata=metadata, timeout=timeout)
         except grpc.RpcError as error:
-            outcome = grpc_outcome(error)
+            outcome = grpc_outcome(self._signal, error)
             self._report(outcome)
             raise _Stop(outcome.reason) from error
         self._report(_partial(self._signal, response))
         return response
 
 
-def grpc_outcome(error: Any) -> Outcome:
+def grpc_outcome(signal: str, error: Any) -> Outcome:
     """Return what a failed call means for the batch; the wait it asks for stands in the trailing metadata."""
     code = error.code().name
     details = error.details() or ""
     reason = f"grpc_{code.lower()}"
-    detail = f"gRPC {code}: {details[:200]}"
+    detail = f"gRPC {code}: {details[:200]}{_cure(signal, reason)}"
     if code in _CONTENT_CODES or (code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in details):
         return Outcome(Verdict.REFUSED, reason, detail)
     after = None

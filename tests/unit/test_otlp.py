@@ -125,6 +125,24 @@ def test_failure_that_is_not_about_a_record_is_retried_later(
     assert logs.deliver(texts(3)) == []
 
 
+@pytest.mark.parametrize("status", [404, 405, 501])
+@pytest.mark.parametrize(
+    ("signal", "cure"),
+    [
+        ("logs", "takes no logs: leave them out of `signals`, or of `audits`"),
+        ("traces", "takes no traces: leave them out of `signals`, or of `audits`"),
+        ("metrics", "takes no metrics: leave them out of `signals`"),
+    ],
+)
+def test_an_endpoint_that_takes_no_such_signal_is_told_from_one_that_is_down(
+    signal: str, cure: str, status: int
+) -> None:
+    outcome = http_outcome(signal, status, {}, b"page not found")
+    assert (outcome.verdict, outcome.reason) == (Verdict.RETRY, f"http_{status}")
+    assert outcome.detail == f"HTTP {status}: page not found; if the endpoint is right, it {cure}"
+    assert "signals" not in http_outcome(signal, 503, {}, b"").detail
+
+
 def test_refused_record_is_found_and_the_rest_delivered(receiver: Receiver, opened: Any) -> None:
     logs = opened("logs", receiver.endpoint)
     receiver.answer = refusing("poison")

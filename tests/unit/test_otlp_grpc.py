@@ -103,6 +103,17 @@ def test_grpc_overload_and_missing_rights_are_retried_later(grpc_side: GrpcRecei
         assert caught.value.after is None
 
 
+def test_grpc_service_that_is_not_there_is_told_from_one_that_is_down(
+    grpc_side: GrpcReceiver, opened: Any
+) -> None:
+    logs = opened("logs", grpc_side.endpoint, protocol="grpc")
+    for code, told in ((grpc.StatusCode.UNIMPLEMENTED, True), (grpc.StatusCode.UNAVAILABLE, False)):
+        grpc_side.code = code
+        with pytest.raises(RetryLater) as caught:
+            logs.deliver([text("a")])
+        assert ("takes no logs: leave them out of `signals`" in str(caught.value)) is told
+
+
 def test_grpc_partial_success_is_seen(grpc_side: GrpcReceiver, opened: Any) -> None:
     grpc_side.rejected = 1
     rejected = opened("logs", grpc_side.endpoint, protocol="grpc").deliver(texts(3))
