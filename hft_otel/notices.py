@@ -34,6 +34,9 @@ _redactor = Redactor()
 _CURES = {
     "room_full": "more is logged than the worker can take; log less, or raise the logger's min_level",
     "queue_full": "it takes less than it is sent; route less to it",
+    "too_many_series": "a tag holds an identifier, such as an order's; leave it out, or log it as text or audit",
+    "too_many_metrics": "a metric's name holds an identifier; put it into a tag of few values, or nowhere",
+    "sdk_disabled": "OTEL_SDK_DISABLED is true in the environment; unset it",
 }
 
 _PARKED = "; refused audit events are parked: hft-otel audit show --parked"
@@ -146,7 +149,8 @@ class Notices:
             self._notice(key, grown, _Lines(losing, f"still {losing}", over), now, _QUIET)
         for box in outboxes:
             problem = box.problem or box.destination.export_error
-            begins = f"{box.name} has a problem: {problem}; records wait, or are dropped and counted"
+            begins = f"{box.name} has a problem: {problem}"
+            begins += "; records wait, or are dropped and counted" if box.problem else ""
             self._notice(box, bool(problem), _Lines(begins, "", f"{box.name} has recovered"), now)
         problem = self._journal_problem()
         begins = f"the audit journal has a problem: {problem}"
