@@ -168,7 +168,10 @@ class AuditReader:
                 self._is_kept
                 and census.segment.next is None
                 and not census.read_would_find()
-                and all(not feed.marks and self._caught_up(feed) for feed in self._feeds.values())
+                and all(
+                    not feed.marks and not feed.lost and self._caught_up(feed)
+                    for feed in self._feeds.values()
+                )
             )
         except OSError:  # it cannot be opened now
             return False
@@ -201,6 +204,8 @@ class AuditReader:
         self._trail.seal(left, offset)
         if is_damaged:
             self._lost("unreadable")
+        if left.is_lost:
+            self._lost("damaged")
         left.set_aside()
         self._place = (self._census.segment, self._census.offset, self._place[2])
         return True
@@ -229,6 +234,7 @@ class AuditReader:
             self.sums.unrouted += 1
         for outbox in takers:
             outbox.tallies.accepted[LogType.AUDIT] += 1
+            self._feeds[outbox].owe(self._census.segment)
         self._note_takers(event)
 
     def _note_takers(self, event: tuple[LogRecord, tuple[Outbox, ...]]) -> None:
@@ -262,6 +268,10 @@ class AuditReader:
     def _serve(self, feed: Feed) -> int:
         """Offer the outbox what it wants of the events up to the census, as far as it has space."""
         moved = 0
+        if feed.lost:
+            if not feed.write_off():
+                return 0
+            feed.mark()
         while (space := feed.outbox.space) and moved < 4 * SLICE and not self._caught_up(feed):
             cursor = feed.cursor
             end = self._census.offset if cursor.segment is self._census.segment else None
@@ -274,14 +284,15 @@ class AuditReader:
                 feed.seq += 1
                 if event is not None and feed.outbox in event[1]:
                     wanted.append(event[0])
-            feed.outbox.offer(wanted)
-            feed.outbox.audits_offered += len(wanted)
+            feed.offer(wanted)
             moved += len(bodies)
             if not bodies:
                 left = cursor.step()
                 if left is None:
                     break
-                left.set_aside()
+                feed.leave(left)
+                if feed.lost:
+                    break
             feed.mark()
         return moved
 

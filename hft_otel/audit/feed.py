@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ..lanes.room import Cursor
 from ..lanes.segment import HEADER_SIZE, Segment
 from ..outbox import Outbox
-from ..record import LogType
+from ..record import LogRecord, LogType
 from .parked import Parked, Parking
 
 __all__ = ["SLICE", "Feed", "first_seq"]
@@ -39,9 +39,43 @@ class Feed:
         self.settled: tuple[Segment, int] = (segment, offset)
         self.is_used = False
         """Whether an event was wanted here; who gets none needs no anchors either."""
+        self.lost = 0
+        """Events that were to be offered and whose segment was lost; to be counted once all before them is settled."""
+        self._owed: deque[tuple[Segment, int]] = deque()
+        """How many events of which segment are still to be offered."""
         self._settled_seq = seq
         self._parking: list[Parked] = []
         """Refused events on their way to the disk, before which nothing more counts as settled."""
+
+    def owe(self, segment: Segment) -> None:
+        """Note that an event of this segment is to be offered."""
+        number = self._owed.pop()[1] if self._owed and self._owed[-1][0] is segment else 0
+        self._owed.append((segment, number + 1))
+
+    def offer(self, events: list[LogRecord]) -> None:
+        """Offer events of the segment where the cursor is; there is space for them."""
+        self.outbox.offer(events)
+        self.outbox.audits_offered += len(events)
+        if events and self._owed:
+            segment, number = self._owed[0]
+            self._owed[0] = segment, number - len(events)
+
+    def leave(self, segment: Segment) -> None:
+        """Go on behind a segment; what is still to be offered of it is lost, where it is."""
+        if self._owed and self._owed[0][0] is segment:
+            _, number = self._owed.popleft()
+            self.lost += number if segment.is_lost else 0
+        segment.set_aside()
+
+    def write_off(self) -> bool:
+        """Count what is lost as dropped, after all that was offered before it; say whether that is done."""
+        if self.outbox.tallies.settled[LogType.AUDIT] < self.outbox.audits_offered:
+            return False
+        self.outbox.audits_offered += self.lost
+        for _ in range(self.lost):
+            self.outbox.tallies.drop(LogType.AUDIT, "damaged")
+        self.lost = 0
+        return True
 
     def mark(self) -> None:
         """Note that all before the cursor is settled once what is offered by now is."""

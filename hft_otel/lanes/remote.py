@@ -55,7 +55,9 @@ class RemoteAudit(RemoteRoom):
         """
         gone = self.writer_gone  # before the look at the files
         number = segment.read_word("following") if segment is not self._nothing else 0
-        if segment is self._end or (not number and not gone and segment is not self._nothing):
+        if segment is self._end or (
+            not number and not gone and not segment.is_lost and segment is not self._nothing
+        ):
             return None
         index = -1 if segment is self._nothing else segment.index
         named = self._load(number - 1) if number - 1 > index else None

@@ -23,6 +23,7 @@ import os
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -64,6 +65,9 @@ _ZEROS = bytes(64 * 1024)
 _UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 """Has a map of a file keep no descriptor, where Python can do without: one is for resizing, which nobody does here."""
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_PATIENCE = 10.0
+_missing: dict[Path, float] = {}
+"""Since when files are missed, by their folder; in seconds of time.monotonic. After `_PATIENCE` they are lost."""
 _HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
@@ -95,11 +99,24 @@ class Segment:
     `next` is the segment that followed it, set once this one is sealed; `turn` says how many were active before it.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_map", "index", "next", "path", "size", "turn", "write")
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_map",
+        "index",
+        "is_lost",
+        "next",
+        "path",
+        "size",
+        "turn",
+        "write",
+    )
 
     def __init__(self, memory: mmap.mmap, path: Path | None = None, index: int = 0) -> None:
         self._map: mmap.mmap | None = memory
         self._closed = False
+        self.is_lost = False
+        """Whether its file was removed while it waited: it is read as an empty one from then on."""
         self.size = len(memory)
         self.path = path
         self.index = index
@@ -158,6 +175,13 @@ class Segment:
             memory = _map_file(self.path)
         except BadSegment as error:
             raise OSError(str(error)) from error
+        except (FileNotFoundError, NotADirectoryError):
+            if time.monotonic() < _missing.setdefault(self.path.parent, time.monotonic()) + _PATIENCE:
+                raise  # a folder may be on its way from one place to another
+            self.is_lost = True
+            memory = mmap.mmap(-1, self.size)
+        else:
+            _missing.pop(self.path.parent, None)
         if len(memory) < self.size:
             raise OSError(f"{self.path} was cut short while it was waiting")
         memory.seek(self.size)
@@ -256,7 +280,7 @@ class Segment:
         memory, self._closed = self._map, True
         if memory is not None:
             memory.close()
-        if unlink and self.path is not None:
+        if unlink and self.path is not None and not self.is_lost:  # it may come back, for the next start
             self.path.unlink(missing_ok=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -278,3 +279,79 @@ def test_damage_in_what_a_dead_process_left_is_counted_and_named(tmp_path: Path)
     assert sorted(path.name for path in tmp_path.glob("*.damaged")) == sorted(
         [f"{desk.stream}.damaged", "host-1-1.damaged"]
     )
+
+
+def test_segments_that_somebody_removes_while_they_wait_are_counted_and_what_comes_later_arrives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segment_module, "_PATIENCE", 0.05)
+    desk = full(tmp_path, 600)
+    shutil.rmtree(tmp_path / desk.stream)
+    desk.turn()
+    assert "No such file" in desk.reader.problem
+    poll(lambda: desk.turn() or desk.reader.settled)
+    assert desk.reader._oldest is desk.room.active  # all before it is given back
+    for number in range(600, 900):
+        desk.journal.replenish()
+        assert desk.room.put(frame("filled", SECOND + number, order=number))
+
+    def done() -> bool:
+        desk.turn()
+        return desk.reader.settled
+
+    poll(done)
+    orders = [record.context["order"] for record in desk.got]
+    assert orders == sorted(set(orders))
+    assert orders[:20] == list(range(20))
+    assert orders[-200:] == list(range(700, 900))
+    assert all(record.audit_id == f"{desk.stream}-{record.context['order']}" for record in desk.got)
+    tallies = desk.outbox.tallies
+    assert tallies.dropped[LogType.AUDIT, "damaged"] == 900 - len(orders) > 0
+    assert tallies.accepted[LogType.AUDIT] == tallies.settled[LogType.AUDIT] == 900
+    assert desk.reader.problem == ""
+    desk.leave()
+
+
+def test_a_folder_that_comes_back_in_time_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = full(tmp_path, 600)
+    (tmp_path / desk.stream).rename(tmp_path / "away")
+    for _ in range(5):
+        desk.turn()
+    assert "No such file" in desk.reader.problem
+    (tmp_path / "away").rename(tmp_path / desk.stream)
+    while len(desk.got) < 600:
+        before = len(desk.got)
+        desk.turn()
+        assert len(desk.got) > before
+    assert desk.outbox.tallies.dropped == {}
+    desk.close()
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_another_process_s_segments_that_somebody_removes_are_counted_and_the_rest_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    monkeypatch.setattr(segment_module, "_PATIENCE", 0.05)
+    writing = Writing(tmp_path)
+    for number in range(30):
+        assert writing.audit(body(number, 300))
+    reading = Reading(writing.stream_folder)
+    assert reading.audits.pending() == 30  # which has looked at them all, and set them aside
+    if gone:
+        writing.die()
+        reading.intake.writer_gone()
+    for index in (1, 2, 5):
+        (writing.journal.stream_folder / f"{index:08d}.seg").unlink()
+    delivered: list[bytes] = []
+
+    def done() -> bool:
+        delivered.extend(drain(reading))
+        return reading.audits.settled
+
+    poll(done)
+    lost = {number for number in range(30) if number // 3 in (1, 2, 5)}
+    assert delivered == [body(number, 300) for number in range(30) if number not in lost]
+    assert reading.dropped("audit") == {"damaged": 3}
+    reading.die()
+    if not gone:
+        writing.die()
