@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from .lanes.remote_room import RemoteRoom, RemoteSegment
@@ -250,10 +251,12 @@ def oldest_unread(cursor: Cursor) -> int | None:
     Works on any lane, as every body begins with an array whose first item is the time.
     """
     probe = Cursor(cursor.segment, cursor.offset)
-    bodies = probe.read(1)
-    if not bodies and cursor.segment.next is not None:
-        bodies = Cursor(cursor.segment.next).read(1)
-    return _time(bodies[0]) if bodies else None
+    with suppress(OSError):  # it cannot be opened now
+        bodies = probe.read(1)
+        if not bodies and cursor.segment.next is not None:
+            bodies = Cursor(cursor.segment.next).read(1)
+        return _time(bodies[0]) if bodies else None
+    return None
 
 
 def _time(body: bytes) -> int | None:
