@@ -267,21 +267,21 @@ def _first_write(intake: Intake, room: Room) -> Callable[[bytes], object]:
 
 def _late_audits(intake: Intake) -> Callable[[bytes], object]:
     """Return the `write` of an audit room that nobody reads any longer; the first event makes the journal."""
-    rooms: list[Room] = []
+    made: list[tuple[Room, DiskSync]] = []
 
     def write(frame: bytes) -> object:
-        if not rooms:
+        if not made:
             journal = intake.journal.successor()
-            rooms.append(Room("audit", journal.supply, _nothing))
-            disks.append(DiskSync(lambda: journal.stream_folders))
-        room = rooms[0]
+            room = Room("audit", journal.supply, _nothing)
+            # In one step: another thread that audits finds both, or none.
+            made.append((room, DiskSync(lambda: journal.stream_folders)))
+        room, disk = made[0]
         if room.active.path is None or not room.put(frame):
             raise ValueError("there is no file for it")
         if isinstance(intake.audit_door, SyncedRoom):
-            disks[0].sync(room.active.index)
+            disk.sync(room.active.index)
         return None
 
-    disks: list[DiskSync] = []
     return write
 
 
