@@ -29,8 +29,8 @@ class ForeignBackend(Destination):
 
     Rejected are records whose `write` raised (`raised`) or still waited after `deadline` seconds (`timeout`; it is
     cancelled), and all while too many calls ignore their cancellation (`stuck`). `RetryLater` from `write` is honoured.
-    A plain `def` will do as well. Code that blocks without awaiting holds up this destination alone. `should_handle` is the backend's own, and is
-    asked on this destination's thread before `deliver`.
+    A plain `def` will do as well. Code that blocks without awaiting holds up this destination alone. `should_handle` is
+    the backend's own, and is asked on this destination's thread before `deliver`.
     """
 
     max_batch: int = 64
