@@ -24,6 +24,20 @@ from hft_otel.worker import Worker
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = Sizes(segment=64 * 1024, low=4, high=4, metric=4)
 """Rooms that cost no time to make; enough for what a test says between two flushes."""
+TRADER = """
+import os, sys, time
+from pathlib import Path
+from hft_otel import LogConfig, LoggerFactory
+folder = Path(sys.argv[1])
+config = LogConfig.from_dict({"logging": {
+    "environment": "prod", "isolation": "process", "agent": {"nice": 0},
+    "journal": {"folder": str(folder / "journal")}, "lanes": {"folder": str(folder / "lanes")},
+    "backends": {"file": {"enabled": True, "config": {"file_path": str(folder / "out.log")}}},
+    "routing_rules": [{"backends": ["file"]}],
+}})
+log = LoggerFactory.create_logger("x", config)
+"""
+"""The beginning of a trading process with an agent, all of it in the folder that is its first argument."""
 
 
 def poll(condition: Callable[[], Any], within: float = 30.0) -> None:

@@ -32,7 +32,7 @@ from hft_otel.lanes.shared import SharedLanes
 from hft_otel.ledger import DestinationSums, FlushReport, LaneSums
 from hft_otel.logger import HFTLogger
 from hft_otel.redaction import Redactor
-from tests.unit.core_support import poll
+from tests.unit.core_support import TRADER, poll
 
 CONFIG = LogConfig(
     backends={"file": FileConfig(file_path="x.log")},
@@ -535,21 +535,13 @@ def test_a_few_errors_are_no_reason_to_give_up(
 
 
 CROWDED = """
-import os, resource, sys
-from pathlib import Path
+import os, resource
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard) if hard > 0 else 4096, hard))
 while os.dup(0) < 1100:
     pass
-from hft_otel import LogConfig, LoggerFactory
-folder = Path(sys.argv[1])
-config = LogConfig.from_dict({"logging": {
-    "environment": "prod", "isolation": "process", "agent": {"nice": 0},
-    "journal": {"folder": str(folder / "journal")}, "lanes": {"folder": str(folder / "lanes")},
-    "backends": {"file": {"enabled": True, "config": {"file_path": str(folder / "out.log")}}},
-    "routing_rules": [{"backends": ["file"]}],
-}})
-log = LoggerFactory.create_logger("x", config)
+"""
+LOGS = """
 log.info("many are open")
 print(bool(log.force_flush(60)))
 """
@@ -560,7 +552,7 @@ def test_a_process_with_more_descriptors_than_select_takes_has_an_agent(tmp_path
     if 0 <= hard < 2048:
         pytest.skip(f"this machine lets a process open {hard} files at most")
     done = subprocess.run(
-        [sys.executable, "-c", CROWDED, str(tmp_path)],
+        [sys.executable, "-c", CROWDED + TRADER + LOGS, str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=120,

@@ -30,7 +30,7 @@ from hft_otel.lanes.shared import SharedLanes
 from hft_otel.logger import HFTLogger
 from hft_otel.record import LogLevel, LogRecord, LogType
 from hft_otel.redaction import Redactor
-from tests.unit.core_support import poll
+from tests.unit.core_support import TRADER, poll
 
 PROGRAM = Path(spawn.__file__).with_name("__main__.py")
 
@@ -254,20 +254,6 @@ def test_an_agent_whose_trading_process_dies_before_saying_how_to_deliver_ends_i
     trader.intake.journal.close(settled=True)
     trader.lanes.close(remove=True)
 
-
-TRADER = """
-import os, sys, time
-from pathlib import Path
-from hft_otel import LogConfig, LoggerFactory
-folder = Path(sys.argv[1])
-config = LogConfig.from_dict({"logging": {
-    "environment": "prod", "isolation": "process", "agent": {"nice": 0},
-    "journal": {"folder": str(folder / "journal")}, "lanes": {"folder": str(folder / "lanes")},
-    "backends": {"file": {"enabled": True, "config": {"file_path": str(folder / "out.log")}}},
-    "routing_rules": [{"backends": ["file"]}],
-}})
-log = LoggerFactory.create_logger("x", config)
-"""
 
 RESTARTS_ITSELF = """
 assert log.force_flush(60)
